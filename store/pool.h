@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What is under a store: an existing folder, or a sparse Btrfs loop image beside its root. */
+#pragma once
+
+#include <stdint.h>
+
+#include "store/base/err.h"
+
+struct cs_pool_spec {
+	const char *root; /* where the store will be seen */
+	const char *path; /* an existing folder to be the store; then (root) becomes a link to it.
+			     NULL: none */
+	uint64_t bytes;   /* otherwise: size of the sparse image <root>.img; 0: 40 GiB */
+};
+
+/* Make a store: image, mkfs.btrfs, mount (noatime, direct I/O on the loop device so that its pages
+ * are not cached twice, discard=async), folders, store.json. All or nothing: whatever was made is
+ * taken back on failure. -EEXIST: there is a store already. */
+int cs_pool_init(const struct cs_pool_spec *spec, struct cs_err *err);
+
+/* Mount <root>.img at <root> if it is there and nothing is mounted yet; two callers at once end
+ * with one mount. 0: mounted now or before; -ENOENT: there is no image. */
+int cs_pool_mount(const char *root, struct cs_err *err);
+
+/* Unmount, for tests and `clearstore init --undo`: -EBUSY while used. */
+int cs_pool_unmount(const char *root, struct cs_err *err);

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The store: a root folder with templates/ and guests/. On Btrfs for the full effect; any file
+ * system works. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "store/base/err.h"
+#include "store/base/own.h"
+
+#define CS_STORE_DEFAULT "/var/lib/clearstore"
+#define CS_STORE_FORMAT  1
+
+struct cs_store;
+
+/* Open the store at (root). If (root) holds no store but "<root>.img" is a clearstore loop image,
+ * it is mounted first (pool.h): so the store is there again after a reboot. Half-made templates
+ * whose maker is dead are swept. -ENOENT: no store (way out: clearstore init), -EPROTO: made by a
+ * newer clearstore (format in store.json), -EACCES. The caller frees. */
+int cs_store_open(const char *root, struct cs_store **ret, struct cs_err *err);
+
+const char *cs_store_root(const struct cs_store *store);
+int cs_store_dirfd(const struct cs_store *store);        /* lent */
+int cs_store_templates_fd(const struct cs_store *store); /* lent: <root>/templates */
+int cs_store_guests_fd(const struct cs_store *store);    /* lent: <root>/guests */
+bool cs_store_is_btrfs(const struct cs_store *store);
+
+/* Take the store's lock: shared while a guest is enrolled on a template (spawn, start), exclusive
+ * while one is removed or published. Blocks. *ret is a descriptor; closing it unlocks. */
+int cs_store_lock(const struct cs_store *store, bool exclusive, int *ret, struct cs_err *err);
+
+struct cs_store *cs_store_free(struct cs_store *store);
+CS_DEFINE_AUTO(cs_store);

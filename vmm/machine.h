@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A machine: KVM, vCPUs, devices, built from plain values. It does not know where its memory came
+ * from. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "store/base/err.h"
+#include "store/base/guest.h"
+#include "store/base/own.h"
+
+/* What the agent gets told at boot (wire.h, CONFIG). Lent until the machine is freed. */
+struct cs_machine_agent {
+	const char *hostname;
+	char *const *command; /* NULL-ended; NULL: none */
+	char *const *env;     /* NULL-ended; NULL: none */
+	bool persist, run_init;
+};
+
+struct cs_host_kvm; /* vmm/kvm.h: /dev/kvm opened and probed once, before the fork */
+
+struct cs_machine_spec {
+	const struct cs_host_kvm *kvm;
+	const struct cs_ram
+		*ram; /* mapped; the SHARED segment, if any, becomes virtio-pmem, /dev/pmem0 */
+	const struct cs_disk *disk; /* NULL: none; virtio-blk, /dev/vda */
+	const struct cs_boot *boot;
+	const char *append;    /* more of the kernel's command line; NULL: none */
+	const char *root_type; /* "erofs", "ext4" */
+	unsigned vcpus;
+	int log_fd;             /* console log, read-write; -1: none */
+	int control_fd;         /* listening unix stream socket of control.h; -1: none */
+	int vsock_fd;           /* listening unix stream socket of the vsock convention; -1: none */
+	const char *vsock_path; /* prefix for guest-initiated connections, as the monitor sees it */
+	const struct cs_machine_agent *agent;
+	/* Told once each, in the loop thread; (fd)s -1: not asked for. One byte is written: 'R' on
+	 * the first KVM_RUN entered, 'A' when the agent is ready; the descriptor is closed behind
+	 * 'A' or when the machine ends. */
+	int event_fd;
+};
+
+enum cs_stop {
+	CS_STOP_POWEROFF, /* the guest powered off */
+	CS_STOP_REBOOT,   /* the guest reset itself: start it again */
+	CS_STOP_CRASH,    /* triple fault without a word, KVM internal error, kernel panic */
+	CS_STOP_REQUEST,  /* cs_machine_stop(), control socket's "quit", or SIGTERM */
+};
+
+struct cs_machine;
+
+/* Make VM, memory slots, irqchip, vCPUs and devices; load the kernel. Everything the guest could
+ * influence is validated. */
+int cs_machine_create(const struct cs_machine_spec *spec, struct cs_machine **ret,
+		      struct cs_err *err);
+
+/* Serve until the guest ends. Call cs_sandbox_enter() before. *ret_status: exit status of COMMAND,
+ * -1: it has none. */
+int cs_machine_run(struct cs_machine *machine, enum cs_stop *ret, int *ret_status,
+		   struct cs_err *err);
+
+void cs_machine_stop(struct cs_machine *machine); /* from any thread */
+
+struct cs_machine *cs_machine_free(struct cs_machine *machine);
+CS_DEFINE_AUTO(cs_machine);

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* How each virtio device is made. What is passed in stays the caller's unless said otherwise. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "store/base/err.h"
+#include "store/base/guest.h"
+#include "vmm/loop.h"
+#include "vmm/virtio.h"
+
+/* virtio-console (id 3), one port: output goes to (log_fd), in a file that never grows over
+ * (log_max) bytes (its older half is dropped), and to the attached client, if any; the client's
+ * bytes are the guest's input. */
+struct cs_virtio_console_spec {
+	int log_fd; /* opened read-write, lent; -1: none */
+	uint64_t log_max;
+};
+int cs_virtio_console_create(const struct cs_virtio_console_spec *spec, struct cs_virtio **ret,
+			     struct cs_err *err);
+/* Attach a client: (fd) (stream socket, non-blocking) becomes the console's; a previous client is
+ * closed. A client that does not read loses output, it never stalls the guest. Lock held. */
+int cs_virtio_console_attach(struct cs_virtio *console, int fd);
+
+/* virtio-pmem (id 27): the root at (gpa). Flushes succeed: the template is read-only. */
+int cs_virtio_pmem_create(uint64_t gpa, uint64_t bytes, struct cs_virtio **ret, struct cs_err *err);
+
+/* virtio-rng (id 4): getrandom(2), at most 4 KiB a request. */
+int cs_virtio_rng_create(struct cs_virtio **ret, struct cs_err *err);
+
+/* virtio-blk (id 2) on io_uring: (disk->fd) lent. in, out, flush, get-id, discard (punches holes),
+ * write-zeroes. */
+int cs_virtio_blk_create(const struct cs_disk *disk, struct cs_loop *loop, struct cs_virtio **ret,
+			 struct cs_err *err);
+
+/* virtio-vsock (id 19), the host side in this process. Host to guest: (listen_fd), a listening unix
+ * stream socket; a client writes "CONNECT <port>\n" and reads "OK <host port>\n", or is closed when
+ * the guest refuses (Firecracker's convention). Guest to host: a connection to CID 2, port P goes
+ * to (serve)'s answer for P, else to the unix socket "<path>_P" where (path) is seen by this
+ * process. */
+struct cs_virtio_vsock_spec {
+	uint32_t guest_cid; /* 3 and up */
+	int listen_fd;
+	const char *path; /* copied; NULL: guest-initiated connections only to (serve) */
+	/* A stream socket, non-blocking, that the device then owns, for a connection of the guest
+	 * to (port); -1: not served here. */
+	int (*serve)(void *arg, uint32_t port);
+	void *serve_arg;
+};
+int cs_virtio_vsock_create(const struct cs_virtio_vsock_spec *spec, struct cs_loop *loop,
+			   struct cs_virtio **ret, struct cs_err *err);

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* virtio-mmio, version 2 (virtio 1.2, 4.2.2): the only transport. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "store/base/err.h"
+#include "store/base/own.h"
+#include "vmm/virtio.h"
+
+struct cs_virtio_mmio;
+
+struct cs_virtio_mmio_spec {
+	struct cs_virtio *device; /* becomes the transport's */
+	const struct cs_mem *mem; /* lent */
+	struct cs_loop *loop;     /* lent */
+	int irq_fd;               /* an eventfd bound as irqfd (edge), lent; written to interrupt */
+};
+
+int cs_virtio_mmio_create(const struct cs_virtio_mmio_spec *spec, struct cs_virtio_mmio **ret,
+			  struct cs_err *err);
+
+/* The eventfd that stands for a driver's write of (queue) to QueueNotify; lent. Machine binds it as
+ * ioeventfd (offset CS_VIRTIO_MMIO_NOTIFY, 4 bytes, datamatch queue). Without ioeventfd the write
+ * arrives by _access and does the same. */
+int cs_virtio_mmio_notify_fd(const struct cs_virtio_mmio *mmio, unsigned queue);
+#define CS_VIRTIO_MMIO_NOTIFY 0x50
+unsigned cs_virtio_mmio_queues(const struct cs_virtio_mmio *mmio);
+const char *cs_virtio_mmio_name(const struct cs_virtio_mmio *mmio);
+
+/* A register access of a vCPU at (offset) of the window, lock held. (bytes): 1, 2, 4 or 8. */
+void cs_virtio_mmio_access(struct cs_virtio_mmio *mmio, uint64_t offset, void *data, unsigned bytes,
+			   bool write);
+
+struct cs_virtio_mmio *cs_virtio_mmio_free(struct cs_virtio_mmio *mmio);
+CS_DEFINE_AUTO(cs_virtio_mmio);
