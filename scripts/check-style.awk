@@ -138,6 +138,9 @@ library {
 call == "" && code ~ /(^|[^A-Za-z0-9_>.])(open|openat|openat2|open64|socket|socketpair|eventfd|memfd_create|accept4|epoll_create1|timerfd_create|signalfd|pipe2|inotify_init1|fanotify_init|mkostemp|dup3|fopen|pidfd_getfd)\(/ && code !~ /^#/ {
 	call_line = FNR
 	call = " "
+	# What a child is to have as its standard input must survive, and its comment says so.
+	if (index($0, "stays open over exec"))
+		call = "CLOEXEC"
 }
 call != "" {
 	call = call code
