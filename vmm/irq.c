@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm/irq.h"
+
+#include <errno.h>
+#include <sys/ioctl.h>
+
+#include "store/base/own.h"
+#include "vmm/kvm-private.h"
+
+#define TSS_GPA                                                                                    \
+	0xfffbd000ul /* three pages that VT-x wants for real mode; in the device gap, clear of     \
+			ours */
+
+static int add_slots(int vm_fd, const struct cs_ram *ram, struct cs_err *err)
+{
+	for (size_t i = 0; i < ram->n; i++) {
+		const struct cs_seg *seg = &ram->seg[i];
+		const struct kvm_userspace_memory_region slot = {
+			.slot = (uint32_t)i,
+			.flags = seg->backing == CS_BACKING_SHARED ? KVM_MEM_READONLY : 0,
+			.guest_phys_addr = seg->gpa,
+			.memory_size = seg->bytes,
+			.userspace_addr = (uintptr_t)seg->host,
+		};
+
+		if (ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
+			return cs_fail_errno(
+				err, errno, "KVM refuses memory segment %zu (%llu MiB at %#llx)", i,
+				(unsigned long long)seg->bytes >> 20, (unsigned long long)seg->gpa);
+	}
+	return 0;
+}
+
+int cs_vm_create(const struct cs_host_kvm *kvm, const struct cs_mem *mem, int *ret_fd,
+		 struct cs_err *err)
+{
+	const struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
+	struct kvm_enable_cap halt_poll = { .cap = KVM_CAP_HALT_POLL };
+	cs_auto(cs_fd_closep) int fd = ioctl(kvm->fd, KVM_CREATE_VM, 0);
+	int r;
+
+	if (fd < 0)
+		return cs_fail_errno(err, errno, "KVM cannot make a machine");
+	/* A host with thousands of idle guests has no time to spin for one that halts. */
+	ioctl(fd, KVM_ENABLE_CAP, &halt_poll);
+	if (ioctl(fd, KVM_SET_TSS_ADDR, TSS_GPA) < 0)
+		return cs_fail_errno(err, errno, "KVM refuses the TSS address");
+	r = add_slots(fd, &mem->ram, err);
+	if (r < 0)
+		return r;
+	if (ioctl(fd, KVM_CREATE_IRQCHIP, 0) < 0)
+		return cs_fail_errno(err, errno, "KVM cannot make an interrupt controller");
+	if (ioctl(fd, KVM_CREATE_PIT2, &pit) < 0)
+		return cs_fail_errno(err, errno, "KVM cannot make a timer");
+	*ret_fd = cs_steal_fd(&fd);
+	return 0;
+}
+
+int cs_vm_bind_irq(int vm_fd, unsigned line, int fd)
+{
+	const struct kvm_irqfd irqfd = { .fd = (uint32_t)fd, .gsi = line };
+
+	return ioctl(vm_fd, KVM_IRQFD, &irqfd) < 0 ? -errno : 0;
+}
+
+int cs_vm_bind_write(int vm_fd, uint64_t gpa, uint32_t value, int fd)
+{
+	const struct kvm_ioeventfd event = { .datamatch = value,
+					     .addr = gpa,
+					     .len = 4,
+					     .fd = fd,
+					     .flags = KVM_IOEVENTFD_FLAG_DATAMATCH };
+
+	return ioctl(vm_fd, KVM_IOEVENTFD, &event) < 0 ? -errno : 0;
+}
+
+const unsigned long *cs_vm_run_ioctls(size_t *ret_n)
+{
+	static const unsigned long list[] = {
+		KVM_RUN,
+		KVM_SET_SIGNAL_MASK,
+		/* quirks.c, and whether a vCPU is halted */
+		KVM_GET_REGS,
+		KVM_SET_REGS,
+		KVM_GET_VCPU_EVENTS,
+		KVM_SET_VCPU_EVENTS,
+		KVM_GET_MP_STATE,
+	};
+
+	*ret_n = sizeof(list) / sizeof(list[0]);
+	return list;
+}

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm/sandbox.h"
+
+#include <cap-ng.h>
+#include <errno.h>
+#include <grp.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "store/base/own.h"
+#include "vmm/irq.h"
+
+static void seccomp_releasep(scmp_filter_ctx *filter)
+{
+	if (*filter)
+		seccomp_release(*filter);
+}
+
+/* Allowed whatever their arguments are, each with the reason why a running monitor needs it. */
+static const int allowed[] = {
+	/* vCPU threads and the loop */
+	SCMP_SYS(epoll_wait),
+	SCMP_SYS(epoll_pwait),
+	SCMP_SYS(epoll_ctl),
+	SCMP_SYS(futex),
+	SCMP_SYS(rt_sigtimedwait),
+	SCMP_SYS(rt_sigprocmask),
+	SCMP_SYS(timerfd_settime),
+	SCMP_SYS(timerfd_create),
+	SCMP_SYS(poll),
+	SCMP_SYS(ppoll),
+	/* eventfds, sockets, the log, the exit line */
+	SCMP_SYS(read),
+	SCMP_SYS(readv),
+	SCMP_SYS(write),
+	SCMP_SYS(writev),
+	SCMP_SYS(close),
+	/* connections: vsock, control socket, console */
+	SCMP_SYS(accept4),
+	SCMP_SYS(recvfrom),
+	SCMP_SYS(recvmsg),
+	SCMP_SYS(sendto),
+	SCMP_SYS(sendmsg),
+	SCMP_SYS(shutdown),
+	SCMP_SYS(getsockopt),
+	SCMP_SYS(connect),
+	SCMP_SYS(eventfd2),
+	/* the disk: io_uring, or what stands in for it where it is off; the log's older half is
+	   dropped */
+	SCMP_SYS(io_uring_enter),
+	SCMP_SYS(preadv),
+	SCMP_SYS(preadv2),
+	SCMP_SYS(pwritev),
+	SCMP_SYS(pwritev2),
+	SCMP_SYS(pread64),
+	SCMP_SYS(pwrite64),
+	SCMP_SYS(fallocate),
+	SCMP_SYS(fsync),
+	SCMP_SYS(fdatasync),
+	SCMP_SYS(ftruncate),
+	SCMP_SYS(lseek),
+	SCMP_SYS(fstat),
+	SCMP_SYS(newfstatat),
+	/* the guest's randomness and clock */
+	SCMP_SYS(getrandom),
+	SCMP_SYS(clock_gettime),
+	SCMP_SYS(gettimeofday),
+	SCMP_SYS(clock_nanosleep),
+	SCMP_SYS(restart_syscall),
+	/* heap, stacks; a page given back */
+	SCMP_SYS(brk),
+	SCMP_SYS(munmap),
+	SCMP_SYS(mremap),
+	SCMP_SYS(madvise),
+	/* a thread's beginning and end, ours */
+	SCMP_SYS(clone3),
+	SCMP_SYS(set_robust_list),
+	SCMP_SYS(rseq),
+	SCMP_SYS(sched_yield),
+	SCMP_SYS(exit),
+	SCMP_SYS(exit_group),
+	SCMP_SYS(rt_sigreturn),
+	SCMP_SYS(gettid),
+	SCMP_SYS(getpid),
+};
+
+/* Allowed with these arguments only. */
+static int allow_narrow(scmp_filter_ctx filter)
+{
+	const unsigned long *request;
+	size_t n;
+	int r;
+
+	request = cs_vm_run_ioctls(&n);
+	for (size_t i = 0; i < n; i++) {
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+				     SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffff, request[i]));
+		if (r < 0)
+			return r;
+	}
+	/* How much waits in a socket. */
+	r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+			     SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffff, FIONREAD));
+	/* Memory, but none that can be executed. */
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
+				     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
+				     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	/* A thread, not a process. clone3() hides its flags in memory, where a filter cannot look:
+	 * the C library then falls back on clone(). */
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
+				     SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD | CLONE_VM,
+					     CLONE_THREAD | CLONE_VM));
+	/* Kicks, to ourselves. */
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+				     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+	/* Sockets of this host's file system and pairs: connections that a guest opens. */
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
+				     SCMP_A0(SCMP_CMP_EQ, 1 /* AF_UNIX */));
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socketpair), 1,
+				     SCMP_A0(SCMP_CMP_EQ, 1));
+	/* Flags and descriptors, but no locks and no owner signals. */
+	for (int op = 1; op <= 4 && r == 0; op++) /* F_GETFD F_SETFD F_GETFL F_SETFL */
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
+				     SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)op));
+	return r;
+}
+
+static int install_filter(struct cs_err *err)
+{
+	cs_auto(seccomp_releasep) scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	int r;
+
+	if (!filter)
+		return cs_fail_errno(err, ENOMEM, "sandbox: no filter");
+	r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
+	for (size_t i = 0; i < sizeof(allowed) / sizeof(allowed[0]) && r == 0; i++)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed[i], 0);
+	if (r == 0)
+		r = allow_narrow(filter);
+	if (r == 0)
+		r = seccomp_load(filter);
+	return r ? cs_fail_errno(err, r, "sandbox: cannot install the system call filter") : 0;
+}
+
+static int drop_user(uid_t uid, struct cs_err *err)
+{
+	if (setgroups(0, NULL) < 0 || setresgid(uid, uid, uid) < 0 || setresuid(uid, uid, uid) < 0)
+		return cs_fail_errno(err, errno, "sandbox: cannot become user %u", uid);
+	return 0;
+}
+
+int cs_sandbox_enter(const struct cs_sandbox_spec *spec, struct cs_err *err)
+{
+	int r;
+
+	if (spec->uid) {
+		r = drop_user(spec->uid, err);
+		if (r < 0)
+			return r;
+	}
+	capng_clear(CAPNG_SELECT_BOTH);
+	if (capng_apply(CAPNG_SELECT_CAPS) != 0)
+		return cs_fail(err, EPERM, "sandbox: cannot drop capabilities");
+	/* The change of user clears it, and then /proc/self is root's: the monitor could not reach
+	 * its own descriptors. */
+	if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return cs_fail_errno(err, errno, "sandbox: cannot give up new privileges");
+	return spec->no_seccomp ? 0 : install_filter(err);
+}

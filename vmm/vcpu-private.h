@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Shared by vcpu*.c and quirks.c. */
+#pragma once
+
+#include <pthread.h>
+
+#include "vmm/kvm-private.h"
+#include "vmm/vcpu.h"
+
+struct cs_vcpu {
+	const struct cs_host_kvm *kvm;
+	unsigned id;
+	int fd;
+	struct kvm_run *run; /* shared with the kernel */
+	struct cs_vcpu_owner owner;
+	pthread_t thread;
+	bool started;
+	char failure[160];
+};
+
+/* CPUID of vCPU (id), from the host's description (vcpu-x86.c). */
+int cs_vcpu_set_cpuid(const struct cs_vcpu *vcpu, struct cs_err *err);

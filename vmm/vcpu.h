@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A vCPU: a KVM descriptor, its run page, and the thread that runs it. It knows no machine: what it
+ * cannot do itself it asks of its owner through a table. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "store/base/err.h"
+#include "store/base/own.h"
+#include "vmm/boot-linux.h"
+#include "vmm/kvm.h"
+
+struct cs_vcpu;
+
+enum cs_vcpu_end {
+	CS_VCPU_ENDED,  /* asked to by cs_vcpu_kick() after quit was set */
+	CS_VCPU_RESET,  /* the guest reset the machine: triple fault, or the keyboard controller's
+			   reset line */
+	CS_VCPU_FAILED, /* KVM cannot go on; cs_vcpu_failure() tells why */
+};
+
+/* All are called in the vCPU's thread. */
+struct cs_vcpu_owner {
+	/* Port and memory accesses that KVM does not serve. (data) holds (bytes) (1, 2, 4, 8) to
+	 * write or to fill. */
+	void (*port)(void *arg, uint16_t port, void *data, unsigned bytes, bool write);
+	void (*memory)(void *arg, uint64_t gpa, void *data, unsigned bytes, bool write);
+	/* About to enter the guest for the first time. */
+	void (*first_run)(void *arg);
+	/* Kicked: do what was asked (wait while paused), and say whether to go on. (halted): this
+	 * vCPU stands in HLT with interrupts off, or was never started: it will never run again
+	 * unless another one starts it. */
+	bool (*kicked)(void *arg, bool halted);
+	/* The thread ends. */
+	void (*ended)(void *arg, enum cs_vcpu_end why);
+	void *arg;
+};
+
+/* Make vCPU number (id) of (vm_fd) with the host's CPU features. (owner) is copied. */
+int cs_vcpu_create(const struct cs_host_kvm *kvm, int vm_fd, unsigned id,
+		   const struct cs_vcpu_owner *owner, struct cs_vcpu **ret, struct cs_err *err);
+
+/* Registers of the boot CPU; the others wait for it in the reset state that KVM gave them. */
+int cs_vcpu_boot(struct cs_vcpu *vcpu, const struct cs_boot_entry *entry, struct cs_err *err);
+
+/* Start its thread. The signal CS_VCPU_SIGNAL must be blocked in all threads. */
+int cs_vcpu_start(struct cs_vcpu *vcpu, struct cs_err *err);
+
+/* Make it leave the guest and call owner.kicked(); from any thread. */
+void cs_vcpu_kick(struct cs_vcpu *vcpu);
+#define CS_VCPU_SIGNAL SIGUSR1
+
+/* Wait for its thread to end. */
+void cs_vcpu_join(struct cs_vcpu *vcpu);
+
+/* Why it ended with CS_VCPU_FAILED, in words; after join. */
+const char *cs_vcpu_failure(const struct cs_vcpu *vcpu);
+
+struct cs_vcpu *cs_vcpu_free(struct cs_vcpu *vcpu); /* joined before, or never started */
+CS_DEFINE_AUTO(cs_vcpu);
