@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* virtio-mmio, version 2 (virtio 1.2, 4.2.2): the only transport. */
+/* virtio-mmio, version 2 (virtio 1.2, 4.2.2): the only transport.
+ *
+ * What a driver writes out of turn is ignored: a status that takes bits back, features after
+ * FEATURES_OK, DRIVER_OK without it, addresses or a size of a live queue, a size that is no power
+ * of two, QueueReady over rings that are not in RAM. FEATURES_OK does not stick when a feature was
+ * not offered. A driver that takes a queue away from a running device (QueueReady 0) stops the
+ * device, until the next reset: Linux does so on its way out. */
 #pragma once
 
 #include <stdbool.h>
@@ -12,7 +18,7 @@
 struct cs_virtio_mmio;
 
 struct cs_virtio_mmio_spec {
-	struct cs_virtio *device; /* becomes the transport's */
+	struct cs_virtio *device; /* becomes the transport's, when that could be made */
 	const struct cs_mem *mem; /* lent */
 	struct cs_loop *loop;     /* lent */
 	int irq_fd;               /* an eventfd bound as irqfd (edge), lent; written to interrupt */
@@ -29,9 +35,11 @@ int cs_virtio_mmio_notify_fd(const struct cs_virtio_mmio *mmio, unsigned queue);
 unsigned cs_virtio_mmio_queues(const struct cs_virtio_mmio *mmio);
 const char *cs_virtio_mmio_name(const struct cs_virtio_mmio *mmio);
 
-/* A register access of a vCPU at (offset) of the window, lock held. (bytes): 1, 2, 4 or 8. */
+/* A register access of a vCPU at (offset) of the window, lock held. (bytes): 1, 2, 4 or 8. A reset
+ * of a disk waits here for its requests in flight. */
 void cs_virtio_mmio_access(struct cs_virtio_mmio *mmio, uint64_t offset, void *data, unsigned bytes,
 			   bool write);
 
+/* Stops the device and frees it. */
 struct cs_virtio_mmio *cs_virtio_mmio_free(struct cs_virtio_mmio *mmio);
 CS_DEFINE_AUTO(cs_virtio_mmio);

@@ -23,22 +23,25 @@ struct cs_virtio_ops {
 	uint32_t id;         /* virtio 1.2, 5: 2 block, 3 console, 4 entropy, 19 socket, 27 pmem */
 	unsigned queues;     /* at most CS_VIRTIO_QUEUES */
 	uint16_t queue_size; /* largest ring offered, a power of two */
-	uint64_t features;   /* offered beside VIRTIO_F_VERSION_1, which the transport adds */
+	uint64_t features;   /* offered beside VIRTIO_F_VERSION_1, VIRTIO_F_EVENT_IDX and
+				VIRTIO_F_INDIRECT_DESC, which the transport adds */
 
 	/* Device configuration space: copy (bytes) from (offset) on; what lies outside reads as
-	 * zero. The transport has checked nothing. */
+	 * zero. The transport has checked nothing, but zeroed (buf). */
 	void (*config_read)(struct cs_virtio *dev, uint64_t offset, void *buf,
 			    size_t bytes); /* optional */
 	void (*config_write)(struct cs_virtio *dev, uint64_t offset, const void *buf,
 			     size_t bytes); /* optional */
 
-	/* The driver set DRIVER_OK: queues are live. Host-side events may already be waiting. */
+	/* The driver set DRIVER_OK: queues are live. Host-side events may already be waiting. A
+	 * vCPU's thread. */
 	void (*start)(struct cs_virtio *dev); /* optional */
 	/* The driver notified (queue); also called once for each queue after start. Loop thread. */
 	void (*kick)(struct cs_virtio *dev, unsigned queue);
 	/* Forget everything about the driver: requests in flight are waited for or disowned, queues
-	 * are already reset. */
+	 * are already reset. Only after start; any thread. */
 	void (*reset)(struct cs_virtio *dev); /* optional */
+	/* The last call; comes after reset when the device ran. */
 	void (*free)(struct cs_virtio *dev);
 };
 
@@ -47,14 +50,15 @@ struct cs_virtio {
 	const struct cs_virtio_ops *ops;
 	/* ---- */
 	const struct cs_mem *mem;
-	struct cs_loop *loop;
+	struct cs_loop *loop; /* NULL until a transport has the device */
 	struct cs_virtq queue[CS_VIRTIO_QUEUES];
 	uint64_t features;                         /* negotiated */
 	bool running;                              /* DRIVER_OK and not broken */
 	void (*interrupt)(void *arg, bool config); /* used-buffer or configuration-change interrupt;
 						      sets the ISR bit first */
-	void *interrupt_arg;
 	void (*broken)(void *arg); /* set DEVICE_NEEDS_RESET: the driver broke a rule of the ring */
+	void (*again)(void *arg, unsigned queue);
+	void *interrupt_arg; /* of these three */
 };
 
 /* Used buffers were added to (queue): interrupt unless the driver asked not to (flags or
@@ -64,6 +68,27 @@ void cs_virtio_notify(struct cs_virtio *dev, unsigned queue);
 /* The driver broke the protocol: the device stops until it is reset; the monitor and other guests
  * go on. */
 void cs_virtio_break(struct cs_virtio *dev);
+
+/* Call kick(queue) again, after everybody else had a turn: how a device that has done its share
+ * leaves the loop. */
+void cs_virtio_again(struct cs_virtio *dev, unsigned queue);
+
+/* Give a request of (queue) back with (written) bytes in its writable part; notifying is left to
+ * the caller, once for many. A device that stopped running meanwhile drops it. */
+void cs_virtio_complete(struct cs_virtio *dev, unsigned queue, uint16_t head, uint64_t written);
+
+/* Answer one request: the bytes written into its writable part; -EINPROGRESS: the device keeps it
+ * and completes it later; -EAGAIN: no room now, it stays on the ring, and the device kicks itself
+ * (cs_virtio_again(), a timer, ...) when there is. */
+typedef int64_t (*cs_virtio_serve_fn)(struct cs_virtio *dev, const struct cs_chain *chain);
+
+/* Serve what is waiting on (queue), at most a ring's worth; for more, cs_virtio_again(). Breaks the
+ * device when the ring is broken, interrupts when the driver wants it. */
+void cs_virtio_serve(struct cs_virtio *dev, unsigned queue, cs_virtio_serve_fn fn);
+
+/* A config_read out of (config_bytes) at (config). */
+void cs_virtio_config(const void *config, size_t config_bytes, uint64_t offset, void *buf,
+		      size_t bytes);
 
 struct cs_virtio *cs_virtio_free(struct cs_virtio *dev); /* through ops->free; NULL is fine */
 CS_DEFINE_AUTO(cs_virtio);
