@@ -14,19 +14,23 @@
  * (log_max) bytes (its older half is dropped), and to the attached client, if any; the client's
  * bytes are the guest's input. */
 struct cs_virtio_console_spec {
-	int log_fd; /* opened read-write, lent; -1: none */
-	uint64_t log_max;
+	int log_fd;       /* a file opened O_RDWR, without O_APPEND; lent; -1: none */
+	uint64_t log_max; /* at least 16 KiB */
 };
 int cs_virtio_console_create(const struct cs_virtio_console_spec *spec, struct cs_virtio **ret,
 			     struct cs_err *err);
 /* Attach a client: (fd) (stream socket, non-blocking) becomes the console's; a previous client is
- * closed. A client that does not read loses output, it never stalls the guest. Lock held. */
+ * closed. A client that does not read loses output, it never stalls the guest. Input waits in the
+ * socket until the guest has room; what a client sent before it hung up still arrives. Lock held.
+ * -ENODEV: no transport has the console yet; -errno: it cannot be watched; (fd) stays the caller's.
+ */
 int cs_virtio_console_attach(struct cs_virtio *console, int fd);
 
-/* virtio-pmem (id 27): the root at (gpa). Flushes succeed: the template is read-only. */
+/* virtio-pmem (id 27): the root at (gpa); both multiples of CS_ROOT_GRAIN. Flushes succeed: the
+ * template is read-only. */
 int cs_virtio_pmem_create(uint64_t gpa, uint64_t bytes, struct cs_virtio **ret, struct cs_err *err);
 
-/* virtio-rng (id 4): getrandom(2), at most 4 KiB a request. */
+/* virtio-rng (id 4): getrandom(2), at most 4 KiB a request and some 3 MiB/s. */
 int cs_virtio_rng_create(struct cs_virtio **ret, struct cs_err *err);
 
 /* virtio-blk (id 2) on io_uring: (disk->fd) lent. in, out, flush, get-id, discard (punches holes),
