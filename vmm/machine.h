@@ -30,9 +30,10 @@ struct cs_machine_spec {
 	const char *append;    /* more of the kernel's command line; NULL: none */
 	const char *root_type; /* "erofs", "ext4" */
 	unsigned vcpus;
-	int log_fd;             /* console log, read-write; -1: none */
-	int control_fd;         /* listening unix stream socket of control.h; -1: none */
-	int vsock_fd;           /* listening unix stream socket of the vsock convention; -1: none */
+	int log_fd;     /* console log, read-write; -1: none */
+	int note_fd;    /* what the agent wants the user to read, a line each; -1: dropped */
+	int control_fd; /* listening unix stream socket of control.h; -1: none */
+	int vsock_fd;   /* listening unix stream socket of the vsock convention; -1: none */
 	const char *vsock_path; /* prefix for guest-initiated connections, as the monitor sees it */
 	const struct cs_machine_agent *agent;
 	/* Told once each, in the loop thread; (fd)s -1: not asked for. One byte is written: 'R' on

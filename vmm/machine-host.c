@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The host side of a machine: what its agent tells it, and what its control socket asks. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vmm/machine-private.h"
+#include "vmm/virtio-devices.h"
+
+/* What the agent needs behind its grace, to sync and unmount, before we end the machine ourselves.
+ */
+#define STOP_SLACK_MS       5000
+#define HALT_CHECK_FIRST_MS 100
+
+/* ---- the agent
+ * ----------------------------------------------------------------------------------- */
+
+static void agent_ready(void *arg)
+{
+	struct cs_machine *machine = arg;
+
+	machine->agent_ready = true;
+	machine->agent_gone = false;
+	cs_timer_set(machine->halt_timer, 0);
+	if (machine->event_fd < 0)
+		return;
+	if (write(machine->event_fd, "A", 1) != 1)
+		machine->agent_ready = true; /* nobody waits any more: that is fine */
+	cs_fd_closep(&machine->event_fd);
+}
+
+static void agent_exited(void *arg, unsigned status)
+{
+	struct cs_machine *machine = arg;
+
+	machine->status = (int)status;
+}
+
+static void agent_bye(void *arg, enum cs_wire_stop reason)
+{
+	cs_machine_end(arg, reason == CS_WIRE_REBOOT ? CS_STOP_REBOOT : CS_STOP_POWEROFF);
+}
+
+static void agent_trouble(void *arg, const char *text)
+{
+	const struct cs_machine *machine = arg;
+
+	if (machine->spec.note_fd >= 0)
+		dprintf(machine->spec.note_fd, "%s: %s\n", machine->spec.agent->hostname, text);
+}
+
+/* It ended without a word: the guest shuts down by itself, or the agent was killed. Watch whether
+ * the guest halts. */
+static void agent_lost(void *arg)
+{
+	struct cs_machine *machine = arg;
+
+	machine->agent_ready = false;
+	machine->agent_gone = true;
+	cs_timer_set(machine->halt_timer, HALT_CHECK_FIRST_MS);
+}
+
+/* ---- the control socket
+ * -------------------------------------------------------------------------- */
+
+static const char *state_of(const struct cs_machine *machine)
+{
+	if (machine->paused)
+		return "paused";
+	if (machine->stopping)
+		return "stopping";
+	return machine->agent_ready ? "ready" : "booting";
+}
+
+static int control_status(void *arg, char *text, size_t bytes, struct cs_err *err)
+{
+	const struct cs_machine *machine = arg;
+
+	snprintf(text, bytes, "state=%s vcpus=%u", state_of(machine), machine->spec.vcpus);
+	return 0;
+}
+
+static int stop_by_agent(struct cs_machine *machine, enum cs_wire_stop how, uint32_t grace_ms,
+			 struct cs_err *err)
+{
+	int r;
+
+	if (machine->paused)
+		return cs_fail(err, EBUSY, "it is paused (resume it, or kill it)");
+	if (machine->agent_gone)
+		return cs_fail(err, ENOTCONN, "its agent is gone (kill it)");
+	r = cs_agent_stop(machine->agent, how, grace_ms);
+	/* -EAGAIN: still booting; it is told as soon as it says hello. */
+	if (r < 0 && r != -EAGAIN)
+		return cs_fail_errno(err, r, "its agent cannot be asked");
+	machine->stopping = true;
+	cs_timer_set(machine->stop_timer, (uint64_t)grace_ms + STOP_SLACK_MS);
+	return 0;
+}
+
+static int control_stop(void *arg, uint32_t grace_ms, struct cs_err *err)
+{
+	return stop_by_agent(arg, CS_WIRE_POWEROFF, grace_ms, err);
+}
+
+static int control_reboot(void *arg, struct cs_err *err)
+{
+	return stop_by_agent(arg, CS_WIRE_REBOOT, CS_CONTROL_GRACE_MS, err);
+}
+
+static int control_pause(void *arg, struct cs_err *err)
+{
+	struct cs_machine *machine = arg;
+
+	machine->paused = true;
+	cs_machine_kick(machine);
+	return 0;
+}
+
+static int control_resume(void *arg, struct cs_err *err)
+{
+	struct cs_machine *machine = arg;
+
+	machine->paused = false;
+	pthread_cond_broadcast(&machine->unpaused);
+	return 0;
+}
+
+static int control_quit(void *arg, struct cs_err *err)
+{
+	cs_machine_end(arg, CS_STOP_REQUEST);
+	return 0;
+}
+
+static int control_console(void *arg, int fd, struct cs_err *err)
+{
+	struct cs_machine *machine = arg;
+	int r = cs_virtio_console_attach(machine->console, fd);
+
+	return r < 0 ? cs_fail_errno(err, r, "cannot attach to the console") : 0;
+}
+
+int cs_machine_add_services(struct cs_machine *machine, struct cs_err *err)
+{
+	static const struct cs_agent_events events = {
+		.ready = agent_ready,
+		.exited = agent_exited,
+		.bye = agent_bye,
+		.trouble = agent_trouble,
+		.lost = agent_lost,
+	};
+	static const struct cs_control_ops ops = {
+		.status = control_status,
+		.stop = control_stop,
+		.reboot = control_reboot,
+		.pause = control_pause,
+		.resume = control_resume,
+		.quit = control_quit,
+		.console = control_console,
+	};
+	const struct cs_agent_spec agent = { .config = machine->spec.agent,
+					     .events = &events,
+					     .arg = machine };
+	const struct cs_control_spec control = { .listen_fd = machine->spec.control_fd,
+						 .ops = &ops,
+						 .arg = machine };
+	int r;
+
+	r = cs_agent_create(&agent, machine->loop, &machine->agent, err);
+	if (r < 0 || control.listen_fd < 0)
+		return r;
+	return cs_control_create(&control, machine->loop, &machine->control, err);
+}
