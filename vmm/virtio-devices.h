@@ -33,8 +33,9 @@ int cs_virtio_pmem_create(uint64_t gpa, uint64_t bytes, struct cs_virtio **ret, 
 /* virtio-rng (id 4): getrandom(2), at most 4 KiB a request and some 3 MiB/s. */
 int cs_virtio_rng_create(struct cs_virtio **ret, struct cs_err *err);
 
-/* virtio-blk (id 2) on io_uring: (disk->fd) lent. in, out, flush, get-id, discard (punches holes),
- * write-zeroes. */
+/* virtio-blk (id 2): (disk->fd) lent, which may be read-only when (disk) is. in, out, flush,
+ * get-id, discard (punches holes), write-zeroes, by disk-io.h. A host error (ENOSPC, EIO) is the
+ * guest's VIRTIO_BLK_S_IOERR; a reset waits for what is in flight. */
 int cs_virtio_blk_create(const struct cs_disk *disk, struct cs_loop *loop, struct cs_virtio **ret,
 			 struct cs_err *err);
 
