@@ -1,7 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A guest's card: what it was spawned from and as, and who runs it. <root>/guests/<name>/card.json,
  * published by rename; beside it "exit", one line that the monitor leaves behind when it ends
- * ("poweroff 0"). */
+ * ("poweroff 0").
+ *
+ * The life of a guest, and who writes what:
+ *
+ *   1. The spawner makes the folder and the card (cs_overlay_create()): pid 0, state STOPPED,
+ * "new".
+ *   2. It forks the process that is to be the monitor. That one waits.
+ *   3. The spawner, which knows the pid before the child can do anything, calls cs_card_start(). On
+ *      failure it sends the child away: it must not touch the guest's folder.
+ *   4. The child opens the exit file (cs_card_open_exit()), binds its sockets, gives up its
+ *      privileges, runs KVM, writes the exit line (cs_card_write_exit()) and ends.
+ *
+ * (All under the shared store lock up to 4, so that the template stays.) If the spawner is killed
+ * at any point, the child finds its pipe closed and ends; the guest is then stopped, and swept when
+ * it was to be removed on exit. */
 #pragma once
 
 #include <stdbool.h>
@@ -17,7 +31,12 @@ enum cs_guest_state {
 	CS_GUEST_RUNNING,
 	CS_GUEST_STOPPED, /* powered off or asked to stop; exit_status is COMMAND's */
 	CS_GUEST_CRASHED, /* the kernel panicked, or the monitor died without a word */
+	CS_GUEST_BROKEN,  /* its card cannot be read: only (guest) is filled, it can be removed */
 };
+
+#define CS_CARD_BYTES_MAX (UINT64_C(64) << 10) /* of card.json: bounds COMMAND and environment */
+#define CS_CARD_VCPUS_MAX 1024                 /* KVM_MAX_VCPUS of most hosts */
+#define CS_BOOT_ID_ROOM   40                   /* a UUID and its end */
 
 struct cs_card {
 	char guest[64], template[64], version[32];
@@ -25,34 +44,71 @@ struct cs_card {
 	unsigned vcpus;
 	bool persist;             /* keeps its disk over stop and start */
 	bool run_init;            /* hand PID 1 to the root's /sbin/init */
-	bool remove_on_exit;      /* `run`: swept when it or its owner is dead */
+	bool remove_on_exit;      /* `run`: swept when its owner (none: when it) is dead */
 	char **command;           /* NULL-ended; NULL: none */
 	char **env;               /* NULL-ended; NULL: none */
 	char *append;             /* kernel command line of this guest; NULL: none */
 	time_t created, started;  /* seconds since 1970 */
 	pid_t pid;                /* of the monitor; 0: never ran */
 	uint64_t pid_start_ticks; /* field 22 of /proc/PID/stat: a reused pid is noticed */
-	pid_t owner_pid;          /* remove_on_exit: who waits for it */
+	pid_t owner_pid;          /* remove_on_exit: who waits for it; 0: nobody */
 	uint64_t owner_start_ticks;
+	char boot[CS_BOOT_ID_ROOM]; /* of the host, for which the pids hold; filled by
+				       cs_overlay_create() and cs_card_start() */
 	/* not stored, found out by cs_card_load(): */
 	enum cs_guest_state state;
 	int exit_status;      /* of COMMAND, or -1 */
-	char stop_reason[32]; /* "poweroff", "reboot", "crash", "killed" */
+	char stop_reason[32]; /* "poweroff", "reboot", "request", "crash"; "killed": no exit line;
+				 "new": never started; "broken"; "" while it runs */
 };
 
 /* Load and judge: alive or not by pid and start time, otherwise by the exit line. -ENOENT with
- * words. */
+ * words; -EBADMSG: the card is broken, -EPROTO: made by a newer clearstore. */
 int cs_card_load(struct cs_store *store, const char *guest, struct cs_card **ret,
 		 struct cs_err *err);
+
+/* Publish the card of a guest that exists. Of a guest that persists it is synced, so that a power
+ * cut does not take the disk's card; of others not. -E2BIG: over CS_CARD_BYTES_MAX, -ENOENT. */
 int cs_card_save(struct cs_store *store, const struct cs_card *card, struct cs_err *err);
 
-/* Visit all guests in order of name (web-2 before web-10); half-made and broken ones are left out.
- * fn as in template.h. */
+/* The same into a folder by descriptor: for a guest in the making. */
+int cs_card_save_at(int dirfd, const struct cs_card *card, struct cs_err *err);
+
+/* Step 3: enter (pid), alive and a child of ours, as the monitor of card->guest: takes away what
+ * its last run left (exit line, sockets), fills card->pid, pid_start_ticks and started, and
+ * publishes the card. -EBUSY: it runs already (another start was faster), -ENOENT: it was removed,
+ * -ESRCH: (pid) is dead. */
+int cs_card_start(struct cs_store *store, struct cs_card *card, pid_t pid, struct cs_err *err);
+
+/* Step 4: open the exit file in the guest's folder (dirfd), empty, and lock it, so that a guest
+ * with a broken card is not removed under a living monitor. Called by the monitor while it may
+ * still write there; it keeps the descriptor until it ends. *ret is the caller's. -EBUSY: another
+ * monitor has it.
+ */
+int cs_card_open_exit(int dirfd, int *ret);
+
+/* Write the exit line. (reason): "poweroff", "reboot", "crash", "request"; (status) 0-255 of
+ * COMMAND, -1: none. */
+int cs_card_write_exit(int fd, const char *reason, int status);
+
+/* Visit all guests in order of name (web-2 before web-10); half-made ones are left out, broken ones
+ * come with state CS_GUEST_BROKEN, those removed meanwhile do not. fn returns 0 to go on, anything
+ * else ends the walk and is returned. */
 typedef int (*cs_card_fn)(const struct cs_card *card, void *arg);
 int cs_card_each(struct cs_store *store, cs_card_fn fn, void *arg, struct cs_err *err);
 
-/* Start time of a process in clock ticks since boot; -ESRCH. */
+/* The (find) of struct cs_template_user (store/template.h); (store) is its arg, a struct cs_store.
+ * Stopped guests borrow too. (version) NULL: any. A broken card borrows nothing: it cannot be
+ * started, and a mapped part outlives its name. */
+int cs_card_find_user(void *store, const char *name, const char *version, char guest[64],
+		      struct cs_err *err);
+
+/* Start time of a process in clock ticks since boot; -ESRCH, also when it is dead and only not yet
+ * waited for. */
 int cs_process_start(pid_t pid, uint64_t *ret_ticks);
+
+/* Does (pid) run, and is it the process that started at (start_ticks)? */
+bool cs_process_alive(pid_t pid, uint64_t start_ticks);
 
 struct cs_card *cs_card_copy(const struct cs_card *card); /* NULL: out of memory */
 struct cs_card *cs_card_free(struct cs_card *card);

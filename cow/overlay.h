@@ -13,18 +13,22 @@
 struct cs_overlay;
 
 /* Make the folder and card of a new guest, and its disk when card->persist (cloned by the first of
- * the clone table that can). All or nothing, built under a dot name. -EEXIST: the name is taken.
- * Caller holds the shared store lock. */
+ * the clone table that can). All or nothing, also under kill -9: built in .marks, put in place by
+ * rename. Of (card), pid and started are taken as 0, disk_bytes and boot are filled in what is
+ * stored. The folder is 0711: the monitor, which has no rights, passes through it by descriptor.
+ * -EEXIST: the name is taken. -EINVAL: a name or a size is not legal. Caller holds the shared store
+ * lock. */
 int cs_overlay_create(struct cs_store *store, const struct cs_template *t,
 		      const struct cs_card *card, struct cs_err *err);
 
-/* Open the overlay of a guest that exists: maps nothing yet. (t) must outlive it: its pages are
- * borrowed. */
+/* Open the overlay of a guest that exists: maps nothing yet (ram has gpa and bytes, host is NULL).
+ * (t) must outlive it: its pages and descriptors are borrowed. -EINVAL: (t) is not the template and
+ * version of the card, -EBADMSG: the disk is no disk. */
 int cs_overlay_open(struct cs_store *store, const struct cs_template *t, const struct cs_card *card,
 		    struct cs_overlay **ret, struct cs_err *err);
 
 /* Map RAM and the shared root into this process (cheap; called in the process that becomes the
- * monitor). */
+ * monitor). How: cow/ram.h. */
 int cs_overlay_map(struct cs_overlay *overlay, struct cs_err *err);
 
 const struct cs_ram *cs_overlay_ram(const struct cs_overlay *overlay);
@@ -32,12 +36,15 @@ const struct cs_disk *cs_overlay_disk(const struct cs_overlay *overlay); /* NULL
 const struct cs_boot *cs_overlay_boot(const struct cs_overlay *overlay);
 int cs_overlay_dirfd(const struct cs_overlay *overlay); /* lent: guests/<name> */
 
-/* Delete a guest that does not run. -EBUSY while it does. */
+/* Delete a guest that does not run, a broken one too. -EBUSY while it does, -ENOENT. A guest that
+ * is being started or deleted by another is waited for. */
 int cs_overlay_remove(struct cs_store *store, const char *guest, struct cs_err *err);
 
-/* Sweep what dead guests left: stale sockets, half-made folders, `run` guests whose owner died
- * (killed by pid and start time, then removed). Cheap when there is nothing; every command calls
- * it. */
+/* Sweep what dead guests left: stale sockets, half-made and half-deleted folders, `run` guests
+ * whose owner died (killed by pid and start time, then removed; while the owner lives they are its
+ * business). Every command calls it: it costs a directory entry and a kill(pid, 0) for each running
+ * guest, and one look at every guest after a boot of the host. Never waits for others. What fails
+ * does not keep the rest from being swept; the first failure is returned. */
 int cs_overlay_sweep(struct cs_store *store, struct cs_err *err);
 
 struct cs_overlay *cs_overlay_free(struct cs_overlay *overlay); /* unmaps; the disk stays */

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "cow/overlay.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cow/life.h"
+#include "cow/ram.h"
+
+#define SECTOR_BYTES 512
+
+struct cs_overlay {
+	int dirfd;
+	struct cs_view root; /* bytes 0: none */
+	struct cs_ram ram;
+	struct cs_disk disk; /* fd -1: none */
+	struct cs_boot boot; /* its descriptors are the template's */
+	bool mapped;
+};
+
+/* (part) as a view, bytes 0 when the template has none. */
+static int view_of(const struct cs_template *t, enum cs_part part, struct cs_view *ret,
+		   struct cs_err *err)
+{
+	int r;
+
+	r = cs_template_view(t, part, ret, err);
+	if (r != -ENOENT)
+		return r;
+	*ret = (struct cs_view){ .fd = -1 };
+	return 0;
+}
+
+static int open_boot(struct cs_overlay *overlay, const struct cs_template *t, struct cs_err *err)
+{
+	struct cs_view kernel, initrd;
+	int r;
+
+	r = cs_template_view(t, CS_PART_KERNEL, &kernel, err);
+	if (r < 0)
+		return r;
+	r = view_of(t, CS_PART_INITRD, &initrd, err);
+	if (r < 0)
+		return r;
+	/* The machine gets descriptors, and reads them from their beginning. */
+	if (kernel.offset || initrd.offset)
+		return cs_fail(err, EINVAL, "template '%s': its kernel is no file of its own",
+			       cs_template_name(t));
+	overlay->boot = (struct cs_boot){
+		.kernel_fd = kernel.fd,
+		.initrd_fd = initrd.bytes ? initrd.fd : -1,
+		.state_fd = -1,
+		.cmdline = cs_template_cmdline(t),
+		.stock_kernel = cs_template_stock_kernel(t),
+	};
+	return 0;
+}
+
+static int open_disk(struct cs_overlay *overlay, const struct cs_card *card, struct cs_err *err)
+{
+	struct stat st;
+
+	if (!card->persist)
+		return 0;
+	overlay->disk.fd =
+		openat(overlay->dirfd, "disk", O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (overlay->disk.fd < 0 || fstat(overlay->disk.fd, &st) < 0)
+		return cs_fail_errno(err, errno, "disk");
+	if (!S_ISREG(st.st_mode) || st.st_size < SECTOR_BYTES || st.st_size % SECTOR_BYTES)
+		return cs_fail(err, EBADMSG, "disk: no file of whole sectors");
+	overlay->disk.bytes = (uint64_t)st.st_size;
+	return 0;
+}
+
+static int open_parts(struct cs_overlay *overlay, const struct cs_template *t,
+		      const struct cs_card *card, struct cs_err *err)
+{
+	int r;
+
+	r = open_boot(overlay, t, err);
+	if (r < 0)
+		return r;
+	r = view_of(t, CS_PART_ROOT, &overlay->root, err);
+	if (r < 0)
+		return r;
+	r = cs_ram_plan(card->ram_bytes, overlay->root.bytes, &overlay->ram, err);
+	if (r < 0)
+		return r;
+	return open_disk(overlay, card, err);
+}
+
+int cs_overlay_open(struct cs_store *store, const struct cs_template *t, const struct cs_card *card,
+		    struct cs_overlay **ret, struct cs_err *err)
+{
+	cs_auto(cs_overlay_freep) struct cs_overlay *overlay = NULL;
+	int r;
+
+	if (strcmp(card->template, cs_template_name(t)) != 0 ||
+	    strcmp(card->version, cs_template_version(t)) != 0)
+		return cs_fail(err, EINVAL, "guest '%s': is of template '%s@%s', not of '%s@%s'",
+			       card->guest, card->template, card->version, cs_template_name(t),
+			       cs_template_version(t));
+	overlay = calloc(1, sizeof(*overlay));
+	if (!overlay)
+		return cs_fail_errno(err, ENOMEM, "guest '%s'", card->guest);
+	overlay->dirfd = -1;
+	overlay->disk.fd = -1;
+	r = cs_guest_open(store, card->guest, &overlay->dirfd, err);
+	if (r < 0)
+		return r;
+	r = open_parts(overlay, t, card, err);
+	if (r < 0)
+		return cs_fail_in(err, r, "guest '%s'", card->guest);
+	*ret = cs_steal(overlay);
+	return 0;
+}
+
+int cs_overlay_map(struct cs_overlay *overlay, struct cs_err *err)
+{
+	int r;
+
+	if (overlay->mapped)
+		return 0;
+	r = cs_ram_map(&overlay->ram, overlay->root.bytes ? &overlay->root : NULL, err);
+	overlay->mapped = r == 0;
+	return r;
+}
+
+const struct cs_ram *cs_overlay_ram(const struct cs_overlay *overlay)
+{
+	return &overlay->ram;
+}
+
+const struct cs_disk *cs_overlay_disk(const struct cs_overlay *overlay)
+{
+	return overlay->disk.fd >= 0 ? &overlay->disk : NULL;
+}
+
+const struct cs_boot *cs_overlay_boot(const struct cs_overlay *overlay)
+{
+	return &overlay->boot;
+}
+
+int cs_overlay_dirfd(const struct cs_overlay *overlay)
+{
+	return overlay->dirfd;
+}
+
+struct cs_overlay *cs_overlay_free(struct cs_overlay *overlay)
+{
+	if (!overlay)
+		return NULL;
+	if (overlay->mapped)
+		cs_ram_unmap(&overlay->ram);
+	cs_fd_closep(&overlay->disk.fd);
+	cs_fd_closep(&overlay->dirfd);
+	free(overlay);
+	return NULL;
+}

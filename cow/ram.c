@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "cow/ram.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "store/base/num.h"
+
+#define ALIGN (UINT64_C(2) << 20) /* a huge page: guest and host address agree below it */
+
+/* Addresses for (bytes) on an ALIGN boundary, private zeroes with (prot). NULL and errno. */
+static void *map_aligned(uint64_t bytes, int prot)
+{
+	char *start, *aligned;
+	uint64_t room;
+
+	if (!cs_add_u64(bytes, ALIGN, &room)) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	start = mmap(NULL, room, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (start == MAP_FAILED)
+		return NULL;
+	aligned = start + (cs_align_up((uintptr_t)start, ALIGN) - (uintptr_t)start);
+	if (aligned > start)
+		munmap(start, (size_t)(aligned - start));
+	if (aligned + bytes < start + room)
+		munmap(aligned + bytes, (size_t)(start + room - (aligned + bytes)));
+	return aligned;
+}
+
+static int map_anon(struct cs_seg *seg, struct cs_err *err)
+{
+	char text[CS_BYTES_TEXT];
+
+	seg->host = map_aligned(seg->bytes, PROT_READ | PROT_WRITE);
+	if (!seg->host)
+		return cs_fail_errno(
+			err, errno,
+			"cannot map %s of guest memory (vm.overcommit_memory=2? see sysctl)",
+			cs_format_bytes(seg->bytes, text));
+	/* No huge pages for a cold guest: the first byte written in each 2 MiB would cost all of
+	 * it, and ksmd splits them again before it merges (mm/ksm.c). Density counts here. EINVAL:
+	 * a kernel without them. */
+	if (madvise(seg->host, seg->bytes, MADV_NOHUGEPAGE) < 0 && errno != EINVAL)
+		return cs_fail_errno(err, errno, "guest memory: MADV_NOHUGEPAGE");
+	if (madvise(seg->host, seg->bytes, MADV_DONTDUMP) < 0)
+		return cs_fail_errno(err, errno, "guest memory: MADV_DONTDUMP");
+	return 0;
+}
+
+/* A file must reach into the last page of the segment; behind it there is SIGBUS. */
+static int check_root(const struct cs_seg *seg, const struct cs_view *root, struct cs_err *err)
+{
+	char want[CS_BYTES_TEXT], have[CS_BYTES_TEXT];
+	struct stat st;
+	uint64_t end;
+
+	if (root->offset % CS_PAGE_BYTES || !cs_add_u64(root->offset, seg->bytes, &end) ||
+	    end > INT64_MAX)
+		return cs_fail(err, EINVAL, "root: does not begin on a page of its file");
+	if (fstat(root->fd, &st) < 0)
+		return cs_fail_errno(err, errno, "root");
+	if (S_ISCHR(st.st_mode) && root->media == CS_MEDIA_DEVDAX)
+		return 0; /* has no size to be asked; mmap() itself checks it */
+	if (!S_ISREG(st.st_mode))
+		return cs_fail(err, EINVAL, "root: neither a file nor a DAX device");
+	if (cs_align_up((uint64_t)st.st_size, CS_PAGE_BYTES) < end)
+		return cs_fail(err, EINVAL,
+			       "root: the file has %s, the guest would see %s (not padded to 2 "
+			       "MiB: import the template anew)",
+			       cs_format_bytes((uint64_t)st.st_size, have),
+			       cs_format_bytes(end, want));
+	return 0;
+}
+
+static int map_shared(struct cs_seg *seg, const struct cs_view *root, struct cs_err *err)
+{
+	void *host;
+	int r;
+
+	if (!root)
+		return cs_fail(err, EINVAL, "root: the plan has one, but the template has none");
+	r = check_root(seg, root, err);
+	if (r < 0)
+		return r;
+	/* Addresses first, so that they are aligned; then the file over them. */
+	seg->host = map_aligned(seg->bytes, PROT_NONE);
+	if (!seg->host)
+		return cs_fail_errno(err, errno, "root: no addresses to map it at");
+	host = mmap(seg->host, seg->bytes, PROT_READ, MAP_SHARED | MAP_FIXED, root->fd,
+		    (off_t)root->offset);
+	if (host == MAP_FAILED)
+		return cs_fail_errno(err, errno, "root: cannot map it");
+	return 0;
+}
+
+int cs_ram_map(struct cs_ram *ram, const struct cs_view *root, struct cs_err *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < ram->n && r == 0; i++) {
+		if (ram->seg[i].backing == CS_BACKING_ANON)
+			r = map_anon(&ram->seg[i], err);
+		else if (ram->seg[i].backing == CS_BACKING_SHARED)
+			r = map_shared(&ram->seg[i], root, err);
+		else
+			r = cs_fail(err, EOPNOTSUPP,
+				    "guest memory: segment %zu is of no kind that "
+				    "can be mapped",
+				    i);
+	}
+	if (r < 0)
+		cs_ram_unmap(ram);
+	return r;
+}
+
+void cs_ram_unmap(struct cs_ram *ram)
+{
+	for (size_t i = 0; i < ram->n; i++) {
+		if (ram->seg[i].host)
+			munmap(ram->seg[i].host, ram->seg[i].bytes);
+		ram->seg[i].host = NULL;
+	}
+}
