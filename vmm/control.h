@@ -7,17 +7,59 @@
  *   pause, resume     ok
  *   quit              ok            end at once
  *   console           ok            from then on the connection is the guest's console, raw, both
- * ways anything else     error WORDS
+ *                                   ways
+ *   anything else     error WORDS
  */
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "store/base/err.h"
+#include "store/base/own.h"
+#include "vmm/loop.h"
 
-/* The client side, for commands. Send (line) to the socket at (dirfd)/control.sock, wait up to
- * (timeout_ms) for the answer: what stands behind "ok " in *ret (caller frees; NULL: not wanted).
- * -ECONNREFUSED, -ENOENT: not running; -EREMOTEIO: it said error. */
+/* ---- the server, in the monitor */
+
+#define CS_CONTROL_LINE         1024  /* longest line either way, its newline and a NUL included */
+#define CS_CONTROL_GRACE_MS     10000 /* of "stop" without one */
+#define CS_CONTROL_GRACE_MAX_MS 3600000
+
+/* What a machine does for it; loop thread, lock held. 0, or -errno with words in (err), which the
+ * client gets. None may free the control; those left NULL are answered with an error. */
+struct cs_control_ops {
+	/* Write "state=ready vcpus=2" into (text), which has room for (bytes). */
+	int (*status)(void *arg, char *text, size_t bytes, struct cs_err *err);
+	int (*stop)(void *arg, uint32_t grace_ms, struct cs_err *err);
+	int (*reboot)(void *arg, struct cs_err *err);
+	int (*pause)(void *arg, struct cs_err *err);
+	int (*resume)(void *arg, struct cs_err *err);
+	int (*quit)(void *arg, struct cs_err *err); /* the client has its "ok" already */
+	/* (fd), a non-blocking stream socket with "ok" written to it, is the console's on 0. */
+	int (*console)(void *arg, int fd, struct cs_err *err);
+};
+
+struct cs_control_spec {
+	int listen_fd; /* listening unix stream socket, lent; made non-blocking */
+	const struct cs_control_ops *ops; /* lent */
+	void *arg;
+};
+
+struct cs_control;
+
+/* Serve it. Only root and the user that this process runs as now, before it enters its sandbox, are
+ * answered (SO_PEERCRED). Clients that are slow, silent or talk nonsense are harmless: at most 32,
+ * then the one that was silent for longest goes. */
+int cs_control_create(const struct cs_control_spec *spec, struct cs_loop *loop,
+		      struct cs_control **ret, struct cs_err *err);
+struct cs_control *cs_control_free(struct cs_control *control);
+CS_DEFINE_AUTO(cs_control);
+
+/* ---- the client side, for commands */
+
+/* Send (line) to the socket at (dirfd)/control.sock, wait up to (timeout_ms) for the answer: what
+ * stands behind "ok " in *ret (caller frees; NULL: not wanted). -ECONNREFUSED, -ENOENT: not
+ * running; -ETIMEDOUT; -EREMOTEIO: it said error, its words are in (err). */
 int cs_control_call(int dirfd, const char *line, unsigned timeout_ms, char **ret,
 		    struct cs_err *err);
 

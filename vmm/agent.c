@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm/agent.h"
+
+#include <endian.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "store/base/text.h"
+#include "vmm/message.h"
+
+#define READ_BYTES 4096 /* at once: a guest that floods us gets its turn again after the others */
+
+enum stage {                 /* of the control connection; each message is legal in some */
+	     STAGE_NONE = 1, /* not connected */
+	     STAGE_SILENT = 2,
+	     STAGE_HELLO = 4, /* it has its CONFIG */
+	     STAGE_READY = 8,
+	     STAGE_EXITED = 16, /* ready, and COMMAND has ended */
+	     STAGE_BYE = 32,
+};
+
+struct cs_agent {
+	struct cs_agent_spec spec;
+	struct cs_agent_events on;
+	struct cs_loop *loop;
+	int fd; /* -1: not connected */
+	struct cs_watch *watch;
+	enum stage stage;
+	unsigned troubles;
+
+	/* The message that is coming in: its head, then its payload, of which the start is kept. */
+	struct cs_wire_head head;
+	size_t head_bytes, payload_bytes;
+	char payload[CS_AGENT_TROUBLE];
+
+	/* What goes out: one message at a time, (stop) behind it. */
+	struct cs_message *out;
+	const char *out_at;
+	size_t out_left;
+	bool stop_owed;
+	uint32_t stop[2]; /* payload of STOP */
+};
+
+static void disconnect(struct cs_agent *agent)
+{
+	agent->watch = cs_watch_free(agent->watch);
+	cs_fd_closep(&agent->fd);
+	agent->stage = STAGE_NONE;
+	agent->head_bytes = agent->payload_bytes = 0;
+	agent->out = cs_message_free(agent->out);
+	agent->out_left = 0;
+}
+
+static void lose(struct cs_agent *agent)
+{
+	const bool expected = agent->stage == STAGE_BYE;
+
+	disconnect(agent);
+	if (!expected && agent->on.lost)
+		agent->on.lost(agent->spec.arg);
+}
+
+/* ---- out */
+
+/* CONFIG as of now. NULL: no memory, or it does not fit (which create() has tried). */
+static struct cs_message *make_config(const struct cs_machine_agent *config)
+{
+	struct cs_message *message = cs_message_create(CS_WIRE_CONFIG);
+	struct cs_wire_config fixed = { 0 };
+	struct timespec now;
+
+	if (!message)
+		return NULL;
+	clock_gettime(CLOCK_REALTIME, &now);
+	fixed.realtime_ns =
+		htole64((uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec);
+	fixed.flags = htole32((config->persist ? CS_WIRE_CONFIG_PERSIST : 0u) |
+			      (config->run_init ? CS_WIRE_CONFIG_INIT : 0u));
+	/* Up to 256 bytes come whole and without a wait once the pool is up (getrandom(2)). */
+	if (getrandom(fixed.seed, sizeof(fixed.seed), 0) != sizeof(fixed.seed))
+		return cs_message_free(message);
+	cs_message_bytes(message, &fixed, sizeof(fixed));
+	cs_message_string(message, config->hostname);
+	cs_message_list(message, config->command);
+	cs_message_list(message, config->env);
+	return message;
+}
+
+static struct cs_message *make_stop(const struct cs_agent *agent)
+{
+	struct cs_message *message = cs_message_create(CS_WIRE_STOP);
+
+	if (message)
+		cs_message_bytes(message, agent->stop, sizeof(agent->stop));
+	return message;
+}
+
+static bool put_out(struct cs_agent *agent, struct cs_message *message)
+{
+	const void *at;
+
+	agent->out = message;
+	if (!message || cs_message_end(message, &at, &agent->out_left) < 0)
+		return false;
+	agent->out_at = at;
+	return true;
+}
+
+/* As much as the connection takes. False: it is no good any more. */
+static bool flush(struct cs_agent *agent)
+{
+	for (;;) {
+		ssize_t n;
+
+		if (!agent->out_left) {
+			agent->out = cs_message_free(agent->out);
+			if (!agent->stop_owed || agent->stage < STAGE_HELLO)
+				return cs_watch_set(agent->watch, EPOLLIN) == 0;
+			if (!put_out(agent, make_stop(agent)))
+				return false;
+			agent->stop_owed = false;
+		}
+		n = send(agent->fd, agent->out_at, agent->out_left, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return cs_watch_set(agent->watch, EPOLLIN | EPOLLOUT) == 0;
+		if (n < 0)
+			return false;
+		agent->out_at += n;
+		agent->out_left -= (size_t)n;
+	}
+}
+
+/* ---- in */
+
+static void tell_trouble(struct cs_agent *agent, const char *text)
+{
+	if (agent->troubles++ < CS_AGENT_TROUBLES && agent->on.trouble)
+		agent->on.trouble(agent->spec.arg, text);
+}
+
+static bool on_hello(struct cs_agent *agent, uint32_t version)
+{
+	char text[CS_AGENT_TROUBLE];
+
+	if (version != CS_WIRE_VERSION) {
+		snprintf(text, sizeof(text),
+			 "the agent in its template speaks version %u of the protocol, this "
+			 "clearstore version %u (make the template again)",
+			 version, CS_WIRE_VERSION);
+		tell_trouble(agent, text);
+		return false;
+	}
+	agent->stage = STAGE_HELLO;
+	return put_out(agent, make_config(agent->spec.config)) && flush(agent);
+}
+
+static bool on_ready(struct cs_agent *agent, uint32_t value)
+{
+	agent->stage = STAGE_READY;
+	if (agent->on.ready)
+		agent->on.ready(agent->spec.arg);
+	return true;
+}
+
+static bool on_exited(struct cs_agent *agent, uint32_t status)
+{
+	if (status > 255)
+		return false;
+	agent->stage = STAGE_EXITED;
+	if (agent->on.exited)
+		agent->on.exited(agent->spec.arg, status);
+	return true;
+}
+
+static bool on_bye(struct cs_agent *agent, uint32_t reason)
+{
+	if (reason != CS_WIRE_POWEROFF && reason != CS_WIRE_REBOOT)
+		return false;
+	agent->stage = STAGE_BYE;
+	if (agent->on.bye)
+		agent->on.bye(agent->spec.arg, (enum cs_wire_stop)reason);
+	return true;
+}
+
+static bool on_trouble(struct cs_agent *agent, uint32_t value)
+{
+	size_t kept = agent->payload_bytes < sizeof(agent->payload) ? agent->payload_bytes
+								    : sizeof(agent->payload) - 1;
+
+	agent->payload[kept] = '\0';
+	tell_trouble(agent, cs_text_clean(agent->payload, false));
+	return true;
+}
+
+struct rule {
+	uint32_t type, least, most; /* bytes of payload */
+	unsigned stages;            /* in which it may come */
+	bool (*fn)(struct cs_agent *agent, uint32_t value);
+};
+
+static const struct rule rules[] = {
+	{ CS_WIRE_HELLO, 4, 4, STAGE_SILENT, on_hello },
+	{ CS_WIRE_READY, 0, 0, STAGE_HELLO, on_ready },
+	{ CS_WIRE_EXITED, 4, 4, STAGE_READY, on_exited },
+	{ CS_WIRE_BYE, 4, 4, STAGE_HELLO | STAGE_READY | STAGE_EXITED, on_bye },
+	{ CS_WIRE_TROUBLE, 1, CS_WIRE_MAX, STAGE_HELLO | STAGE_READY | STAGE_EXITED, on_trouble },
+};
+
+/* The rule for the message whose head is in; NULL: there is none, now. */
+static const struct rule *rule_of(const struct cs_agent *agent)
+{
+	const uint32_t type = le32toh(agent->head.type), bytes = le32toh(agent->head.bytes);
+
+	for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
+		const struct rule *rule = &rules[i];
+
+		if (rule->type == type && bytes >= rule->least && bytes <= rule->most &&
+		    rule->stages & (unsigned)agent->stage)
+			return rule;
+	}
+	return NULL;
+}
+
+/* Take what belongs to the message that is coming in from (*at) on. False: cut it off. */
+static bool take(struct cs_agent *agent, const char **at, size_t *left)
+{
+	const struct rule *rule;
+	uint32_t value = 0;
+	size_t n;
+
+	if (agent->head_bytes < sizeof(agent->head)) {
+		n = sizeof(agent->head) - agent->head_bytes;
+		n = n < *left ? n : *left;
+		memcpy((char *)&agent->head + agent->head_bytes, *at, n);
+		agent->head_bytes += n;
+		*at += n;
+		*left -= n;
+		if (agent->head_bytes < sizeof(agent->head))
+			return true;
+	}
+	rule = rule_of(agent);
+	if (!rule)
+		return false;
+
+	n = le32toh(agent->head.bytes) - agent->payload_bytes;
+	n = n < *left ? n : *left;
+	if (agent->payload_bytes < sizeof(agent->payload)) {
+		size_t room = sizeof(agent->payload) - agent->payload_bytes;
+
+		memcpy(agent->payload + agent->payload_bytes, *at, n < room ? n : room);
+	}
+	agent->payload_bytes += n;
+	*at += n;
+	*left -= n;
+	if (agent->payload_bytes < le32toh(agent->head.bytes))
+		return true;
+
+	if (rule->most == sizeof(value))
+		memcpy(&value, agent->payload, sizeof(value));
+	if (!rule->fn(agent, le32toh(value)))
+		return false;
+	agent->head_bytes = agent->payload_bytes = 0;
+	return true;
+}
+
+static bool receive(struct cs_agent *agent)
+{
+	char buf[READ_BYTES];
+	const char *at = buf;
+	ssize_t n = recv(agent->fd, buf, sizeof(buf), MSG_DONTWAIT);
+	size_t left;
+
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR;
+	if (n == 0)
+		return false;
+	for (left = (size_t)n; left;) {
+		if (!take(agent, &at, &left))
+			return false;
+	}
+	return true;
+}
+
+static void on_event(void *arg, uint32_t events)
+{
+	struct cs_agent *agent = arg;
+	bool good = true;
+
+	/* At a HUP there may be a BYE left to read; the read of nothing behind it ends this. */
+	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+		good = receive(agent);
+	if (good && events & EPOLLOUT)
+		good = flush(agent);
+	if (!good)
+		lose(agent);
+}
+
+/* ---- the monitor's calls */
+
+/* The other end is closed, only nobody has come round to notice. */
+static bool is_dead(const struct cs_agent *agent)
+{
+	char byte;
+
+	return recv(agent->fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) == 0;
+}
+
+int cs_agent_serve(struct cs_agent *agent, uint32_t port)
+{
+	cs_auto(cs_fd_closep) int ours = -1;
+	cs_auto(cs_fd_closep) int theirs = -1;
+	int pair[2];
+
+	if (port != CS_WIRE_CONTROL_PORT)
+		return -1;
+	/* A guest that has rebooted connects again; a second program in it finds nobody. */
+	if (agent->fd >= 0 && is_dead(agent))
+		lose(agent);
+	if (agent->fd >= 0)
+		return -1;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+		return -1;
+	ours = pair[0];
+	theirs = pair[1];
+	if (cs_loop_add(agent->loop, ours, EPOLLIN, on_event, agent, &agent->watch) < 0)
+		return -1;
+	agent->fd = cs_steal_fd(&ours);
+	agent->stage = STAGE_SILENT;
+	return cs_steal_fd(&theirs);
+}
+
+int cs_agent_stop(struct cs_agent *agent, enum cs_wire_stop how, uint32_t grace_ms)
+{
+	agent->stop[0] = htole32(how);
+	agent->stop[1] = htole32(grace_ms);
+	agent->stop_owed = true;
+	if (agent->stage < STAGE_HELLO)
+		return -EAGAIN;
+	if (!agent->out_left && !flush(agent)) {
+		/* Its HUP is on the way to the loop, which will say that it is lost. */
+		agent->stop_owed = true;
+		return -EAGAIN;
+	}
+	return 0;
+}
+
+bool cs_agent_is_ready(const struct cs_agent *agent)
+{
+	return agent->stage == STAGE_READY || agent->stage == STAGE_EXITED;
+}
+
+int cs_agent_create(const struct cs_agent_spec *spec, struct cs_loop *loop, struct cs_agent **ret,
+		    struct cs_err *err)
+{
+	cs_auto(cs_agent_freep) struct cs_agent *agent = calloc(1, sizeof(*agent));
+	cs_auto(cs_message_freep) struct cs_message *trial = NULL;
+	const void *at;
+	size_t bytes;
+
+	if (!agent)
+		return cs_fail_errno(err, ENOMEM, "cannot serve the guest's agent");
+	agent->fd = -1;
+	agent->stage = STAGE_NONE;
+	agent->spec = *spec;
+	agent->on = *spec->events;
+	agent->loop = loop;
+
+	trial = make_config(spec->config);
+	if (!trial)
+		return cs_fail_errno(err, ENOMEM, "cannot serve the guest's agent");
+	if (cs_message_end(trial, &at, &bytes) < 0)
+		return cs_fail(err, E2BIG,
+			       "command and environment are over %u bytes (put them in a file of "
+			       "the template)",
+			       CS_WIRE_MAX);
+	*ret = cs_steal(agent);
+	return 0;
+}
+
+struct cs_agent *cs_agent_free(struct cs_agent *agent)
+{
+	if (agent) {
+		disconnect(agent);
+		free(agent);
+	}
+	return NULL;
+}

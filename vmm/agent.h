@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The monitor's end of the control connection with the guest's agent (wire.h). Everything that
+ * comes from there is a guest's word: bounded, checked, and never believed further than its own
+ * machine. All are called with the machine's lock held; callbacks come from the loop. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "store/base/err.h"
+#include "store/base/own.h"
+#include "vmm/guest/agent/wire.h"
+#include "vmm/loop.h"
+#include "vmm/machine.h"
+
+struct cs_agent;
+
+/* Any may be NULL. A callback must not free the agent. */
+struct cs_agent_events {
+	void (*ready)(void *arg);                   /* serving; again after a reboot inside */
+	void (*exited)(void *arg, unsigned status); /* COMMAND ended: 0-255 */
+	void (*bye)(void *arg,
+		    enum cs_wire_stop reason); /* synced and unmounted: end the machine */
+	/* Something for the user's eyes: one printable line, at most CS_AGENT_TROUBLE - 1 bytes of
+	 * it; at most CS_AGENT_TROUBLES in the life of a machine. */
+	void (*trouble)(void *arg, const char *text);
+	void (*lost)(void *arg); /* the connection ended without a BYE, or was cut off */
+};
+
+#define CS_AGENT_TROUBLE  400
+#define CS_AGENT_TROUBLES 64u
+
+struct cs_agent_spec {
+	const struct cs_machine_agent *config; /* lent */
+	const struct cs_agent_events *events;  /* lent */
+	void *arg;                             /* of the callbacks */
+};
+
+/* -E2BIG: hostname, command and environment are too long for a message. */
+int cs_agent_create(const struct cs_agent_spec *spec, struct cs_loop *loop, struct cs_agent **ret,
+		    struct cs_err *err);
+
+/* The guest connects to (port): our answer for cs_virtio_vsock_spec.serve: the device's end of a
+ * socketpair, or -1: another port; or an agent is connected and alive. */
+int cs_agent_serve(struct cs_agent *agent, uint32_t port);
+
+/* Ask the agent to stop or reboot the guest, (grace_ms) between SIGTERM and SIGKILL of what runs
+ * there. Kept until the agent has said HELLO when it has not so far: then -EAGAIN. The latest
+ * counts. */
+int cs_agent_stop(struct cs_agent *agent, enum cs_wire_stop how, uint32_t grace_ms);
+
+/* The agent has said READY and is still connected. */
+bool cs_agent_is_ready(const struct cs_agent *agent);
+
+struct cs_agent *cs_agent_free(struct cs_agent *agent);
+CS_DEFINE_AUTO(cs_agent);

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm/control.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+
+#include "store/base/text.h"
+#include "vmm/client-private.h"
+
+#define RETRY_MS   10
+#define CONSOLE_MS 5000u
+
+uint64_t cs_client_now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+int cs_client_wait(int fd, short events, uint64_t deadline_ms)
+{
+	struct pollfd item = { .fd = fd, .events = events };
+
+	for (;;) {
+		uint64_t now = cs_client_now_ms();
+		uint64_t left = now < deadline_ms ? deadline_ms - now : 0;
+		int n = poll(&item, 1, left > INT32_MAX ? INT32_MAX : (int)left);
+
+		if (n > 0)
+			return 0;
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (!left)
+			return -ETIMEDOUT;
+	}
+}
+
+static int dial_failed(int code, struct cs_err *err)
+{
+	switch (code) {
+	case ENOENT:
+	case ECONNREFUSED:
+		return cs_fail(err, code, "not running");
+	case EACCES:
+	case EPERM:
+		return cs_fail(err, EACCES,
+			       "no permission to talk to its monitor (be root, or the user that "
+			       "started it)");
+	case ETIMEDOUT:
+		return cs_fail(err, code, "its monitor is too busy to answer");
+	default:
+		return cs_fail_errno(err, code, "cannot talk to its monitor");
+	}
+}
+
+int cs_client_dial(int dirfd, const char *name, uint64_t deadline_ms, int *ret_fd,
+		   struct cs_err *err)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	cs_auto(cs_fd_closep) int fd = -1;
+	int n = snprintf(addr.sun_path, sizeof(addr.sun_path), "/proc/self/fd/%d/%s", dirfd, name);
+
+	if (n < 0 || (size_t)n >= sizeof(addr.sun_path))
+		return dial_failed(ENAMETOOLONG, err);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return dial_failed(errno, err);
+	while (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
+		if (errno != EAGAIN && errno != EINTR)
+			return dial_failed(errno, err);
+		/* A full backlog can't be waited for with poll(). */
+		if (cs_client_now_ms() >= deadline_ms)
+			return dial_failed(ETIMEDOUT, err);
+		poll(NULL, 0, RETRY_MS);
+	}
+	*ret_fd = cs_steal_fd(&fd);
+	return 0;
+}
+
+int cs_client_send(int fd, const void *data, size_t bytes, uint64_t deadline_ms)
+{
+	const char *at = data;
+
+	while (bytes) {
+		ssize_t n = send(fd, at, bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+		int r;
+
+		if (n >= 0) {
+			at += n;
+			bytes -= (size_t)n;
+			continue;
+		}
+		if (errno == EINTR)
+			continue;
+		if (errno != EAGAIN)
+			return -errno;
+		r = cs_client_wait(fd, POLLOUT, deadline_ms);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int cs_client_read_line(int fd, char *line, size_t size, uint64_t deadline_ms)
+{
+	size_t used = 0;
+
+	while (used < size) {
+		ssize_t n = recv(fd, line + used, size - used, MSG_DONTWAIT | MSG_PEEK);
+		const char *end = n > 0 ? memchr(line + used, '\n', (size_t)n) : NULL;
+		int r = 0;
+
+		if (n == 0)
+			return -ENODATA;
+		if (end)
+			n = end - (line + used) + 1;
+		if (n > 0) {
+			if (recv(fd, line + used, (size_t)n, MSG_DONTWAIT) != n)
+				return -EIO;
+			used += (size_t)n;
+		} else if (errno == EAGAIN) {
+			r = cs_client_wait(fd, POLLIN, deadline_ms);
+		} else if (errno != EINTR) {
+			r = -errno;
+		}
+		if (r < 0)
+			return r;
+		if (end) {
+			line[used - 1] = '\0';
+			return 0;
+		}
+	}
+	return -EMSGSIZE;
+}
+
+/* ---- the control socket */
+
+static int talk_failed(int r, struct cs_err *err)
+{
+	switch (-r) {
+	case ETIMEDOUT:
+		return cs_fail(err, ETIMEDOUT, "its monitor does not answer");
+	case ENODATA:
+	case EPIPE:
+	case ECONNRESET:
+		return cs_fail(
+			err, ECONNRESET,
+			"its monitor hung up (it has just ended, or you are neither root nor "
+			"the user that started it)");
+	default:
+		return cs_fail_errno(err, -r, "cannot talk to its monitor");
+	}
+}
+
+/* Ask (line); the answer in (reply) of CS_CONTROL_LINE, *ret_text what stands behind its "ok". The
+ * connection in *ret_fd. */
+static int ask(int dirfd, const char *line, uint64_t deadline_ms, char *reply, int *ret_fd,
+	       struct cs_err *err)
+{
+	cs_auto(cs_fd_closep) int fd = -1;
+	char request[CS_CONTROL_LINE];
+	int n = snprintf(request, sizeof(request), "%s\n", line);
+	int r;
+
+	if (n < 0 || (size_t)n >= sizeof(request) || strchr(line, '\n'))
+		return cs_fail(err, EINVAL, "not a request of one line");
+	r = cs_client_dial(dirfd, "control.sock", deadline_ms, &fd, err);
+	if (r < 0)
+		return r;
+	r = cs_client_send(fd, request, (size_t)n, deadline_ms);
+	if (r == 0)
+		r = cs_client_read_line(fd, reply, CS_CONTROL_LINE, deadline_ms);
+	if (r < 0)
+		return talk_failed(r, err);
+
+	cs_text_clean(reply, false);
+	if (strncmp(reply, "error ", 6) == 0)
+		return cs_fail(err, EREMOTEIO, "%s", reply + 6);
+	if (strcmp(reply, "ok") != 0 && strncmp(reply, "ok ", 3) != 0)
+		return cs_fail(err, EPROTO, "its monitor gave an answer that is none");
+	*ret_fd = cs_steal_fd(&fd);
+	return 0;
+}
+
+int cs_control_call(int dirfd, const char *line, unsigned timeout_ms, char **ret,
+		    struct cs_err *err)
+{
+	cs_auto(cs_fd_closep) int fd = -1;
+	char reply[CS_CONTROL_LINE];
+	char *text;
+	int r;
+
+	r = ask(dirfd, line, cs_client_now_ms() + timeout_ms, reply, &fd, err);
+	if (r < 0 || !ret)
+		return r;
+	text = strdup(reply[2] ? reply + 3 : "");
+	if (!text)
+		return cs_fail_errno(err, ENOMEM, "cannot keep the answer");
+	*ret = text;
+	return 0;
+}
+
+int cs_control_console(int dirfd, int *ret_fd, struct cs_err *err)
+{
+	char reply[CS_CONTROL_LINE];
+
+	return ask(dirfd, "console", cs_client_now_ms() + CONSOLE_MS, reply, ret_fd, err);
+}

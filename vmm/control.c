@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm/control.h"
+
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+
+#include "store/base/num.h"
+#include "store/base/text.h"
+
+#define CLIENTS      32u
+#define ACCEPT_BATCH 8
+#define NAP_MS       1000u /* before accept() is tried again when descriptors ran out */
+
+struct client {
+	TAILQ_ENTRY(client) link; /* the one that was silent for longest is first */
+	struct cs_control *control;
+	int fd;
+	struct cs_watch *watch;
+	char line[CS_CONTROL_LINE];
+	size_t used;
+};
+
+TAILQ_HEAD(clients, client);
+
+struct cs_control {
+	struct cs_control_spec spec;
+	struct cs_loop *loop;
+	uid_t uid; /* of who started us */
+	struct cs_watch *listening;
+	struct cs_timer *nap; /* armed while accept() is not tried */
+	struct clients clients;
+	unsigned count;
+};
+
+static void drop(struct client *client)
+{
+	TAILQ_REMOVE(&client->control->clients, client, link);
+	client->control->count--;
+	cs_watch_free(client->watch);
+	cs_fd_closep(&client->fd);
+	free(client);
+}
+
+/* One line to the client. It asked, so it reads: an answer that does not fit its socket is its own
+ * fault. False: it did not go out. */
+static bool answer(struct client *client, const char *word, const char *text)
+{
+	char line[CS_CONTROL_LINE];
+	int n = snprintf(line, sizeof(line), "%s%s%s", word, *text ? " " : "", text);
+	size_t bytes;
+
+	if (n < 0)
+		return false;
+	bytes = (size_t)n < sizeof(line) - 1 ? (size_t)n : sizeof(line) - 2;
+	/* An error's words may hold what a guest or a file said. */
+	line[bytes] = '\0';
+	cs_text_clean(line, false);
+	line[bytes++] = '\n';
+	return send(client->fd, line, bytes, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)bytes;
+}
+
+/* ---- requests. Each returns false when the client is gone or has to go. */
+
+static bool finish(struct client *client, int r, const struct cs_err *err)
+{
+	return r < 0 ? answer(client, "error", err->text) : answer(client, "ok", "");
+}
+
+static bool on_status(struct client *client, const char *rest)
+{
+	const struct cs_control_spec *spec = &client->control->spec;
+	char text[CS_CONTROL_LINE - sizeof("ok \n")] = "";
+	struct cs_err err = { 0 };
+	int r = spec->ops->status(spec->arg, text, sizeof(text), &err);
+
+	return r < 0 ? finish(client, r, &err) : answer(client, "ok", text);
+}
+
+static bool on_stop(struct client *client, const char *rest)
+{
+	const struct cs_control_spec *spec = &client->control->spec;
+	uint64_t grace_ms = CS_CONTROL_GRACE_MS;
+	struct cs_err err = { 0 };
+
+	if (*rest && cs_parse_u64(rest, CS_CONTROL_GRACE_MAX_MS, &grace_ms) < 0)
+		return answer(client, "error",
+			      "stop: the time is no number of milliseconds up to "
+			      "an hour");
+	return finish(client, spec->ops->stop(spec->arg, (uint32_t)grace_ms, &err), &err);
+}
+
+static bool on_reboot(struct client *client, const char *rest)
+{
+	const struct cs_control_spec *spec = &client->control->spec;
+	struct cs_err err = { 0 };
+
+	return finish(client, spec->ops->reboot(spec->arg, &err), &err);
+}
+
+static bool on_pause(struct client *client, const char *rest)
+{
+	const struct cs_control_spec *spec = &client->control->spec;
+	struct cs_err err = { 0 };
+
+	return finish(client, spec->ops->pause(spec->arg, &err), &err);
+}
+
+static bool on_resume(struct client *client, const char *rest)
+{
+	const struct cs_control_spec *spec = &client->control->spec;
+	struct cs_err err = { 0 };
+
+	return finish(client, spec->ops->resume(spec->arg, &err), &err);
+}
+
+static bool on_quit(struct client *client, const char *rest)
+{
+	const struct cs_control_spec *spec = &client->control->spec;
+	struct cs_err err = { 0 };
+	bool good = answer(client, "ok", "");
+
+	spec->ops->quit(spec->arg, &err);
+	return good;
+}
+
+/* The socket changes hands: nothing of the client is left here. What it has sent behind the line is
+ * input for the console, so no byte of it may have been read (see read_line()). */
+static bool on_console(struct client *client, const char *rest)
+{
+	const struct cs_control_spec *spec = &client->control->spec;
+	cs_auto(cs_fd_closep) int fd = fcntl(client->fd, F_DUPFD_CLOEXEC, 3);
+	struct cs_err err = { 0 };
+	int r;
+
+	if (fd < 0)
+		return answer(client, "error", "console: no descriptor is left");
+	if (!answer(client, "ok", ""))
+		return false;
+	/* The "ok" comes before the first byte of the console; when it then fails, the client sees
+	 * its end. */
+	r = spec->ops->console(spec->arg, fd, &err);
+	if (r == 0)
+		cs_steal_fd(&fd);
+	return false;
+}
+
+static bool handle(struct client *client)
+{
+	const struct cs_control_ops *ops = client->control->spec.ops;
+	const struct {
+		const char *word;
+		bool served, takes_more;
+		bool (*fn)(struct client *client, const char *rest);
+	} requests[] = {
+		{ "status", ops->status != NULL, false, on_status },
+		{ "stop", ops->stop != NULL, true, on_stop },
+		{ "reboot", ops->reboot != NULL, false, on_reboot },
+		{ "pause", ops->pause != NULL, false, on_pause },
+		{ "resume", ops->resume != NULL, false, on_resume },
+		{ "quit", ops->quit != NULL, false, on_quit },
+		{ "console", ops->console != NULL, false, on_console },
+	};
+	char *rest = strchr(client->line, ' ');
+
+	if (rest)
+		*rest++ = '\0';
+	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+		if (strcmp(requests[i].word, client->line) != 0)
+			continue;
+		if (!requests[i].served)
+			return answer(client, "error", "this machine can't do that");
+		if (rest && !requests[i].takes_more)
+			return answer(client, "error", "nothing goes behind this word");
+		return requests[i].fn(client, rest ? rest : "");
+	}
+	return answer(client, "error",
+		      "not a request (status, stop [MS], reboot, pause, resume, quit, console)");
+}
+
+/* ---- clients */
+
+/* What the socket has up to the end of a line, and no byte further. 1: the line is complete and
+ * without its newline; 0: not yet; -1: the client has to go. */
+static int read_line(struct client *client)
+{
+	char *to = client->line + client->used;
+	size_t room = sizeof(client->line) - 1 - client->used;
+	ssize_t n = recv(client->fd, to, room, MSG_DONTWAIT | MSG_PEEK);
+	const char *end;
+
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -1;
+	if (n == 0)
+		return -1;
+	end = memchr(to, '\n', (size_t)n);
+	if (end)
+		n = end - to + 1;
+	if (recv(client->fd, to, (size_t)n, MSG_DONTWAIT) != n)
+		return -1;
+	client->used += (size_t)n;
+	if (!end && client->used == sizeof(client->line) - 1) {
+		answer(client, "error", "the line is too long");
+		return -1;
+	}
+	if (!end)
+		return 0;
+	client->line[client->used - 1] = '\0';
+	client->used = 0;
+	return 1;
+}
+
+static void on_client(void *arg, uint32_t events)
+{
+	struct client *client = arg;
+	struct cs_control *control = client->control;
+	int r = read_line(client);
+
+	/* A line a turn: a client that sends thousands waits behind the others. */
+	if (r < 0 || (r > 0 && !handle(client))) {
+		drop(client);
+		return;
+	}
+	TAILQ_REMOVE(&control->clients, client, link);
+	TAILQ_INSERT_TAIL(&control->clients, client, link);
+}
+
+static bool is_allowed(const struct cs_control *control, int fd)
+{
+	struct ucred peer;
+	socklen_t bytes = sizeof(peer);
+
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) == 0 &&
+	       (peer.uid == 0 || peer.uid == control->uid);
+}
+
+/* (fd) becomes the client's, or is closed. */
+static void add_client(struct cs_control *control, int fd)
+{
+	cs_auto(cs_fd_closep) int owned = fd;
+	cs_auto(cs_mem_freep) struct client *client = NULL;
+
+	if (!is_allowed(control, fd))
+		return;
+	client = calloc(1, sizeof(*client));
+	if (!client)
+		return;
+	client->control = control;
+	if (cs_loop_add(control->loop, fd, EPOLLIN, on_client, client, &client->watch) < 0)
+		return;
+	client->fd = cs_steal_fd(&owned);
+	if (control->count == CLIENTS)
+		drop(TAILQ_FIRST(&control->clients));
+	TAILQ_INSERT_TAIL(&control->clients, client, link);
+	control->count++;
+	client = NULL;
+}
+
+static void on_listen(void *arg, uint32_t events)
+{
+	struct cs_control *control = arg;
+
+	for (int i = 0; i < ACCEPT_BATCH; i++) {
+		int fd = accept4(control->spec.listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd >= 0) {
+			add_client(control, fd);
+			continue;
+		}
+		/* Out of descriptors or memory: the client stays in the backlog, which would wake
+		 * the loop again at once. */
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED &&
+		    cs_watch_set(control->listening, 0) == 0)
+			cs_timer_set(control->nap, NAP_MS);
+		return;
+	}
+}
+
+static void on_nap_end(void *arg, uint32_t events)
+{
+	struct cs_control *control = arg;
+
+	if (cs_watch_set(control->listening, EPOLLIN) < 0)
+		cs_timer_set(control->nap, NAP_MS);
+}
+
+int cs_control_create(const struct cs_control_spec *spec, struct cs_loop *loop,
+		      struct cs_control **ret, struct cs_err *err)
+{
+	cs_auto(cs_control_freep) struct cs_control *control = calloc(1, sizeof(*control));
+	int r;
+
+	if (!control)
+		return cs_fail_errno(err, ENOMEM, "cannot serve the control socket");
+	control->spec = *spec;
+	control->loop = loop;
+	control->uid = getuid();
+	TAILQ_INIT(&control->clients);
+	r = fcntl(spec->listen_fd, F_GETFL);
+	if (r < 0 || fcntl(spec->listen_fd, F_SETFL, r | O_NONBLOCK) < 0)
+		return cs_fail_errno(err, errno, "cannot serve the control socket");
+	r = cs_timer_create(loop, on_nap_end, control, &control->nap);
+	if (r == 0)
+		r = cs_loop_add(loop, spec->listen_fd, EPOLLIN, on_listen, control,
+				&control->listening);
+	if (r < 0)
+		return cs_fail_errno(err, -r, "cannot serve the control socket");
+	*ret = cs_steal(control);
+	return 0;
+}
+
+struct cs_control *cs_control_free(struct cs_control *control)
+{
+	if (!control)
+		return NULL;
+	while (!TAILQ_EMPTY(&control->clients))
+		drop(TAILQ_FIRST(&control->clients));
+	cs_watch_free(control->listening);
+	cs_timer_free(control->nap);
+	free(control);
+	return NULL;
+}
