@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The agent: PID 1 of a guest, one thread, one state, one loop that sleeps until something happens.
+ *
+ *   agent.c     the entry and the loop            watch.c     descriptors and deadlines
+ *   modules.c   stage (a): from an initramfs      mounts.c    the writable root over the shared one
+ *   boot.c      stage (b): from the DAX root      identity.c  clock, seed, names
+ *   control.c   the monitor's connection          command.c   COMMAND, /sbin/init, console shell
+ *   service.c   the host's connections            exec.c      what runs for one of them
+ *   spawn.c     start a process                   stop.c      the way down
+ *
+ * An idle guest never wakes up: no timer runs unless a deadline is set, and every deadline is the
+ * end of something that is going on. Guest kernel code can be very slow (HOSTS), so each system
+ * call is there for a reason. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "vmm/guest/agent/queue.h"
+#include "vmm/guest/agent/wire.h"
+
+struct cs_agent;
+
+/* ---- watch.c: descriptors and deadlines ---- */
+
+/* A descriptor that the loop looks after. (fd) is -1 when there is none; it is the watch's own. */
+struct cs_watch {
+	int fd;
+	uint32_t armed; /* the EPOLL* it is registered for; 0: not registered */
+	void (*ready)(struct cs_agent *a, struct cs_watch *w, uint32_t events);
+	void *owner;
+};
+
+/* Ask for (events); 0: for none, also not for a hang-up. -errno only when the kernel has no
+ * memory. */
+int cs_watch_set(struct cs_agent *a, struct cs_watch *w, uint32_t events);
+void cs_watch_close(struct cs_agent *a, struct cs_watch *w);
+
+/* A moment of the monotonic clock in ms; 0: none is set. */
+struct cs_deadline {
+	uint64_t at_ms;
+};
+
+uint64_t cs_agent_now(void); /* ms */
+void cs_deadline_set(struct cs_agent *a, struct cs_deadline *d, uint64_t at_ms);
+static inline bool cs_deadline_over(const struct cs_deadline *d, uint64_t now)
+{
+	return d->at_ms && d->at_ms <= now;
+}
+
+/* ---- the state ---- */
+
+enum cs_role {
+	CS_ROLE_INIT,       /* we are PID 1 */
+	CS_ROLE_UNDER_INIT, /* PID 1 is the root's own /sbin/init, we are its first child */
+	CS_ROLE_TEST,       /* a plain process on a unix socket */
+};
+
+/* What CONFIG said, kept as long as it is needed. */
+struct cs_config {
+	uint64_t realtime_ns;
+	uint32_t flags; /* enum cs_wire_config_flag */
+	uint8_t seed[32];
+	bool seeded; /* there was a CONFIG: clock and seed are real */
+	char hostname[65];
+	char **argv, **env; /* own arrays, strings in (message) */
+	uint8_t *message;
+};
+
+enum cs_stop_phase {
+	CS_STOP_NONE,
+	CS_STOP_ASKED, /* the root's init has been asked to go down */
+	CS_STOP_TERM,  /* every process has been sent SIGTERM */
+	CS_STOP_KILL,  /* every process has been sent SIGKILL */
+};
+
+struct cs_stop_state {
+	enum cs_stop_phase phase;
+	uint32_t kind; /* enum cs_wire_stop */
+	struct cs_deadline deadline;
+};
+
+struct cs_conn;
+
+/* Enough for what was kept of the last read, and a whole message behind it. */
+#define CS_SCRATCH_BYTES (2 * (CS_WIRE_MAX + 64))
+
+/* Connections at once. Each takes up to four descriptors; see cs_agent_prepare(). */
+#define CS_CONNS_MAX 900
+
+struct cs_agent {
+	enum cs_role role;
+	int epoll;
+	struct cs_watch signals, control, listener, console;
+	size_t deadlines; /* how many are set */
+
+	struct cs_config config;
+	struct cs_queue control_held; /* the first part of a message of the monitor */
+	int disk;                     /* a folder on the persistent disk's file system; -1: none */
+	pid_t command;                /* COMMAND; 0: none runs */
+	pid_t shell;                  /* the shell on the console; 0: none */
+	bool childless;               /* the last look found no process left */
+	bool over;                    /* test role: leave the loop */
+	bool no_console;              /* hvc0 has failed: do not try again */
+
+	struct cs_stop_state stop;
+
+	struct cs_conn *conns, *dead; /* serving; closed in this round of the loop */
+	size_t n_conns;
+
+	uint8_t scratch[CS_SCRATCH_BYTES];
+};
+
+/* ---- agent.c ---- */
+
+/* One line to the console. */
+void cs_agent_say(struct cs_agent *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* One line to the console, and to the user (TROUBLE) when there is a monitor. */
+void cs_agent_trouble(struct cs_agent *a, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* Nothing can go on: say so, sync, power off. Never a kernel panic. */
+void cs_agent_die(struct cs_agent *a, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3), noreturn));
+
+/* Signals, epoll, descriptor limit: what every role needs before it serves. */
+int cs_agent_prepare(struct cs_agent *a);
+
+/* Serve for ever (test role: until SIGTERM). */
+void cs_agent_loop(struct cs_agent *a);
+
+/* ---- modules.c, boot.c ---- */
+
+/* Stage (a), as /init of an initramfs: load modules, mount the root, become stage (b) in it. */
+void cs_modules_boot(struct cs_agent *a) __attribute__((noreturn));
+
+/* Stage (b), in the root: everything up to READY. */
+void cs_boot_root(struct cs_agent *a);
+
+/* ---- mounts.c ---- */
+
+/* Stack a writable root over the shared one (upper on tmpfs, or with (persist) on /dev/vda) and
+ * move into it; then the kernel's own file systems. 0, or -errno with *what named. *fresh: the
+ * upper was empty. */
+int cs_mounts_root(struct cs_agent *a, bool persist, bool *fresh, const char **what);
+
+/* Mount, making the folder when it is missing. 0 or -errno. */
+int cs_mounts_one(const char *source, const char *target, const char *type, unsigned long flags,
+		  const char *data);
+
+/* ---- identity.c ---- */
+
+void cs_identity_kernel(struct cs_agent *a);           /* clock, hostname, lo: needs no root */
+void cs_identity_root(struct cs_agent *a, bool fresh); /* seed, /etc/hostname, hosts, machine-id */
+
+/* ---- control.c ---- */
+
+/* Connect to the monitor, HELLO, CONFIG. -errno: there is none (a->config is then empty). */
+int cs_control_open(struct cs_agent *a);
+/* The payload of CONFIG; its strings stay lent out of it. -EPROTO: it is none. */
+int cs_config_parse(struct cs_config *ret, const void *payload, size_t bytes);
+/* Take messages from it in the loop. */
+int cs_control_serve(struct cs_agent *a);
+void cs_control_send(struct cs_agent *a, enum cs_wire_type type, const void *payload, size_t n);
+void cs_control_u32(struct cs_agent *a, enum cs_wire_type type, uint32_t value);
+
+/* ---- command.c ---- */
+
+void cs_command_start(struct cs_agent *a);   /* COMMAND of CONFIG */
+void cs_command_init(struct cs_agent *a);    /* hand PID 1 to /sbin/init; returns in the agent */
+void cs_command_console(struct cs_agent *a); /* wait for somebody to type there */
+/* (pid) was ours and has ended; true: it was COMMAND or the console's shell. */
+bool cs_command_ended(struct cs_agent *a, pid_t pid, uint32_t status);
+
+/* ---- stop.c ---- */
+
+void cs_stop_begin(struct cs_agent *a, uint32_t kind, uint32_t grace_ms);
+void cs_stop_signal(struct cs_agent *a, uint32_t signal, uint32_t from_pid);
+void cs_stop_step(struct cs_agent *a, uint64_t now); /* a process has ended, or time has passed */
+/* Processes are gone or do not matter: make the disk clean, say BYE, leave. */
+void cs_stop_finish(struct cs_agent *a) __attribute__((noreturn));
+void cs_stop_disk(struct cs_agent *a); /* everything on disk, clean, and nothing written after */

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What makes this guest another one than its neighbours from the same template. */
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "vmm/guest/agent/agent.h"
+#include "vmm/guest/agent/file.h"
+#include "vmm/guest/agent/kernel.h"
+
+static void set_clock(struct cs_agent *a)
+{
+	const struct timespec now = { .tv_sec = (time_t)(a->config.realtime_ns / 1000000000),
+				      .tv_nsec = (long)(a->config.realtime_ns % 1000000000) };
+
+	if (clock_settime(CLOCK_REALTIME, &now) < 0)
+		cs_agent_trouble(a, "cannot set the clock: %s", strerror(errno));
+}
+
+/* Addresses and routes of lo come by themselves. */
+static void raise_lo(struct cs_agent *a)
+{
+	struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return; /* a kernel without IP */
+	if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+		cs_agent_say(a, "cannot bring up lo: %s", strerror(errno));
+	close(fd);
+}
+
+void cs_identity_kernel(struct cs_agent *a)
+{
+	if (a->config.seeded)
+		set_clock(a);
+	if (*a->config.hostname && sethostname(a->config.hostname, strlen(a->config.hostname)) < 0)
+		cs_agent_trouble(a, "cannot set the host name: %s", strerror(errno));
+	raise_lo(a);
+}
+
+/* Credited, and mixed in at once: no process of this guest has asked for a random byte yet. */
+static void seed(struct cs_agent *a)
+{
+	struct cs_rand_pool pool = { .entropy_bits = 8 * sizeof(pool.data),
+				     .bytes = sizeof(pool.data) };
+	int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC | O_NOCTTY);
+
+	memcpy(pool.data, a->config.seed, sizeof(pool.data));
+	if (fd < 0 || ioctl(fd, CS_RNDADDENTROPY, &pool) < 0 || ioctl(fd, CS_RNDRESEEDCRNG) < 0)
+		cs_agent_trouble(a, "cannot seed the random pool: %s", strerror(errno));
+	if (fd >= 0)
+		close(fd);
+
+	explicit_bzero(&pool, sizeof(pool));
+	explicit_bzero(a->config.seed, sizeof(a->config.seed));
+}
+
+/* (word) stands in (text) as a word of its own, outside of comments. */
+static bool has_name(const char *text, const char *word)
+{
+	static const char space[] = " \t\n";
+	size_t n = strlen(word);
+
+	while (*text) {
+		size_t length;
+
+		text += strspn(text, space);
+		if (*text == '#') {
+			text += strcspn(text, "\n");
+			continue;
+		}
+		length = strcspn(text, space);
+		if (length == n && !memcmp(text, word, n))
+			return true;
+		text += length;
+	}
+
+	return false;
+}
+
+/* The guest's own name must resolve: sudo, Java, mail programs and many others ask for it. */
+static void name_in_hosts(struct cs_agent *a)
+{
+	static const char path[] = "/etc/hosts";
+	char *now = cs_file_load(path);
+	char line[160];
+	int fd, n;
+
+	if (!now || !has_name(now, a->config.hostname)) {
+		n = snprintf(line, sizeof(line), "%s%s127.0.1.1\t%s\n",
+			     now ? "" : "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n",
+			     now && *now && now[strlen(now) - 1] != '\n' ? "\n" : "",
+			     a->config.hostname);
+		fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+		if (fd < 0 || cs_file_write_all(fd, line, (size_t)n) < 0)
+			cs_agent_say(a, "cannot write %s: %s", path, strerror(errno));
+		if (fd >= 0)
+			close(fd);
+	}
+	free(now);
+}
+
+/* One that no other guest has, once for each overlay. A root that has no such file at all does not
+ * use it (systemd's would write it itself, but take the guest for newly installed). */
+static void renew_machine_id(struct cs_agent *a)
+{
+	static const char path[] = "/etc/machine-id", digits[] = "0123456789abcdef";
+	bool run_init = a->config.flags & CS_WIRE_CONFIG_INIT;
+	uint8_t raw[16];
+	char text[34];
+
+	if (!run_init && access(path, F_OK) < 0)
+		return;
+	if (getrandom(raw, sizeof(raw), 0) != sizeof(raw))
+		return;
+
+	/* Of the shape of a random UUID, as machine-id(5) has it. */
+	raw[6] = (raw[6] & 0x0f) | 0x40;
+	raw[8] = (raw[8] & 0x3f) | 0x80;
+	for (size_t i = 0; i < sizeof(raw); i++) {
+		text[2 * i] = digits[raw[i] >> 4];
+		text[2 * i + 1] = digits[raw[i] & 15];
+	}
+	text[32] = '\n';
+	text[33] = 0;
+
+	/* A link, as in some images to /var/lib/dbus, would only be followed: it is to be ours. */
+	if (cs_file_write(path, text) < 0)
+		cs_agent_say(a, "cannot write %s", path);
+}
+
+void cs_identity_root(struct cs_agent *a, bool fresh)
+{
+	char name[sizeof(a->config.hostname) + 1];
+
+	if (a->config.seeded)
+		seed(a);
+	if (fresh)
+		renew_machine_id(a);
+	if (!*a->config.hostname)
+		return;
+
+	snprintf(name, sizeof(name), "%s\n", a->config.hostname);
+	if (cs_file_set("/etc/hostname", name) < 0)
+		cs_agent_say(a, "cannot write /etc/hostname");
+	name_in_hosts(a);
+}
