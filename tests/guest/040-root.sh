@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The root is the template's, by DAX: not copied into the guest, and not to be changed by it.
+# shellcheck source=tests/guest/lib.sh
+. "$(dirname "$0")/lib.sh"
+cs spawn tiny --name "$me" --memory 96M --wait
+
+claim "the root's file system is mounted with dax" \
+	cs exec "$me" -- sh -c 'mount | grep -E "^/dev/pmem0 .*\bdax"'
+is "the overlay is over it" overlay "$(cs exec "$me" -- sh -c 'awk "\$2 == \"/\" { print \$3 }" /proc/mounts | tail -n 1')"
+
+# The guest's page cache before and after it reads 50 MiB.
+cached='awk "/^Cached:/ { print \$2 }" /proc/meminfo'
+before=$(cs exec "$me" -- sh -c "$cached")
+sum=$(cs exec "$me" -- sha256sum /big | cut -d' ' -f1)
+after=$(cs exec "$me" -- sh -c "$cached")
+below "reading 50 MiB grows the guest's page cache by little, in KiB" 4096 $((after - before))
+want=$(python3 -c 'import hashlib, random
+source, hash = random.Random(1), hashlib.sha256()
+for _ in range(50): hash.update(source.randbytes(1 << 20))
+print(hash.hexdigest())')
+is "and what it reads is right" "$want" "$sum"
+
+# Everything a guest with root's powers can do to its root.
+cs exec "$me" -- sh -c '
+	echo changed >/etc/passwd; rm -f /big; : >/bin/busybox.new; mkdir /bin/x
+	dd if=/dev/urandom of=/dev/pmem0 bs=1M count=4 conv=fsync
+	mount -o remount,rw / ; true' >/dev/null 2>&1 || true
+claim "the template is what it was, whatever a guest writes" cs template verify tiny
+claim "the guest lives on" cs exec "$me" -- true
+
+# ENOSPC is the guest's own business.
+is "a full overlay is ENOSPC in the guest" full \
+	"$(cs exec "$me" -- sh -c 'dd if=/dev/zero of=/fill bs=1M count=1000 2>&1 | grep -q "No space" && echo full; rm -f /fill')"
+claim "and it lives on after that too" cs ping "$me"
+finish
