@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The process that is a guest: everything between fork and the exit line. */
+#include "vmm/cmd-spawner.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "cow/overlay.h"
+#include "store/base/io.h"
+#include "store/base/own.h"
+#include "vmm/machine.h"
+#include "vmm/sandbox.h"
+
+#define SOCKET_BACKLOG 128
+
+struct monitor {
+	const struct cs_monitor_spec *spec;
+	struct cs_card card; /* borrows from spec->card */
+	struct cs_overlay *overlay;
+	struct cs_machine *machine;
+	struct cs_machine_agent agent;
+	int dirfd; /* guests/<name>, lent by the overlay */
+	int console_fd, exit_fd, control_fd, vsock_fd;
+	char vsock_path[64];
+};
+
+/* ---- cutting loose ------------------------------------------------------------------------- */
+
+/* The terminal may close, the session may end: the guest stays. */
+static void detach(const char *guest)
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGQUIT, SIGCHLD, SIGWINCH };
+	const struct rlimit none = { 0, 0 };
+	char title[16]; /* TASK_COMM_LEN */
+	sigset_t set;
+	int null_fd;
+
+	setsid();
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+		signal(signals[i], SIG_DFL);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigprocmask(SIG_SETMASK, &set, NULL);
+
+	/* A core file would hold the guest's memory. */
+	setrlimit(RLIMIT_CORE, &none);
+	if (chdir("/") < 0)
+		return;
+	null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int fd = 0; null_fd >= 0 && fd <= 2; fd++)
+		dup2(null_fd, fd);
+	if (null_fd > 2)
+		close(null_fd);
+	snprintf(title, sizeof(title), "cs:%s", guest);
+	prctl(PR_SET_NAME, title);
+}
+
+static _Noreturn void fail(struct monitor *m, const struct cs_err *err)
+{
+	char message[1 + sizeof(*err)];
+
+	dprintf(STDERR_FILENO, "%s\n", err->text);
+	if (m->exit_fd >= 0)
+		cs_card_write_exit(m->exit_fd, "crash", -1);
+	/* Less than PIPE_BUF: arrives whole or not at all. */
+	message[0] = 'E';
+	memcpy(message + 1, err, sizeof(*err));
+	cs_write_full(m->spec->event_fd, message, sizeof(message));
+	_exit(EXIT_FAILURE);
+}
+
+/* ---- the guest's folder -------------------------------------------------------------------- */
+
+/* The card is entered before anything of the folder is touched: whoever starts a guest twice at
+ * once ends here. */
+static int open_overlay(struct monitor *m, struct cs_err *err)
+{
+	const struct cs_monitor_spec *spec = m->spec;
+	int r;
+
+	m->card = *spec->card;
+	snprintf(m->card.guest, sizeof(m->card.guest), "%s", spec->guest);
+	r = cs_card_start(spec->store, &m->card, getpid(), err);
+	if (r < 0)
+		return r;
+	r = cs_overlay_open(spec->store, spec->template, &m->card, &m->overlay, err);
+	if (r < 0)
+		return r;
+	m->dirfd = cs_overlay_dirfd(m->overlay);
+	return 0;
+}
+
+static int open_file(struct monitor *m, const char *name, int flags, int *ret, struct cs_err *err)
+{
+	int fd = openat(m->dirfd, name, flags | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	if (fd < 0)
+		return cs_fail_errno(err, errno, "cannot open its file '%s'", name);
+	*ret = fd;
+	return 0;
+}
+
+/* sun_path has 108 bytes, a store's path any number: so the folder goes by descriptor. */
+static int listen_at(struct monitor *m, const char *name, int *ret, struct cs_err *err)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	cs_auto(cs_fd_closep) int fd = -1;
+	mode_t mask;
+	int r;
+
+	if (unlinkat(m->dirfd, name, 0) < 0 && errno != ENOENT)
+		return cs_fail_errno(err, errno, "cannot remove its old socket '%s'", name);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return cs_fail_errno(err, errno, "cannot make its socket '%s'", name);
+	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", m->dirfd, name);
+	mask = umask(0177);
+	r = bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ? errno : 0;
+	umask(mask);
+	if (r)
+		return cs_fail_errno(err, r, "cannot bind its socket '%s'", name);
+	if (listen(fd, SOCKET_BACKLOG) < 0)
+		return cs_fail_errno(err, errno, "cannot listen on its socket '%s'", name);
+	*ret = cs_steal_fd(&fd);
+	return 0;
+}
+
+static int open_files(struct monitor *m, struct cs_err *err)
+{
+	int log_fd, r;
+
+	r = open_file(m, "log", O_WRONLY | O_APPEND | O_TRUNC, &log_fd, err);
+	if (r < 0)
+		return r;
+	dup2(log_fd, STDERR_FILENO);
+	close(log_fd);
+	r = cs_card_open_exit(m->dirfd, &m->exit_fd);
+	if (r < 0)
+		return cs_fail_errno(err, r, "cannot open its exit file");
+	r = open_file(m, "console.log", O_RDWR, &m->console_fd, err);
+	if (r < 0)
+		return r;
+	r = listen_at(m, "control.sock", &m->control_fd, err);
+	if (r < 0)
+		return r;
+	snprintf(m->vsock_path, sizeof(m->vsock_path), "/proc/self/fd/%d/vsock.sock", m->dirfd);
+	return listen_at(m, "vsock.sock", &m->vsock_fd, err);
+}
+
+/* ---- the machine --------------------------------------------------------------------------- */
+
+static int build(struct monitor *m, struct cs_err *err)
+{
+	struct cs_machine_spec machine = {
+		.kvm = m->spec->kvm,
+		.append = m->card.append,
+		.vcpus = m->card.vcpus,
+		.log_fd = m->console_fd,
+		.note_fd = STDERR_FILENO, /* guests/<name>/log */
+		.control_fd = m->control_fd,
+		.vsock_fd = m->vsock_fd,
+		.vsock_path = m->vsock_path,
+		.agent = &m->agent,
+	};
+	int r;
+
+	r = cs_overlay_map(m->overlay, err);
+	if (r < 0)
+		return r;
+	machine.ram = cs_overlay_ram(m->overlay);
+	machine.disk = cs_overlay_disk(m->overlay);
+	machine.boot = cs_overlay_boot(m->overlay);
+	machine.root_type =
+		cs_template_root_format(m->spec->template) == CS_ROOT_EXT4 ? "ext4" : "erofs";
+	m->agent = (struct cs_machine_agent){
+		.hostname = m->card.guest,
+		.command = m->card.command,
+		.env = m->card.env,
+		.persist = m->card.persist,
+		.run_init = m->card.run_init,
+	};
+	/* A copy is the machine's to close; ours carries the words if something fails. */
+	machine.event_fd = fcntl(m->spec->event_fd, F_DUPFD_CLOEXEC, 3);
+	if (machine.event_fd < 0)
+		return cs_fail_errno(err, errno, "cannot copy a descriptor");
+	return cs_machine_create(&machine, &m->machine, err);
+}
+
+/* What only the way here needed must not be within reach of a guest that breaks out: the store's
+ * folders, the template's parts. The root is mapped, the kernel loaded. */
+static void close_store(struct monitor *m)
+{
+	const struct cs_monitor_spec *spec = m->spec;
+	struct cs_view view;
+
+	close(cs_store_templates_fd(spec->store));
+	close(cs_store_guests_fd(spec->store));
+	close(cs_store_dirfd(spec->store));
+	for (enum cs_part part = 0; part < CS_PART_MAX; part++) {
+		if (cs_template_view(spec->template, part, &view, NULL) == 0 && view.fd >= 0)
+			close(view.fd);
+	}
+}
+
+static const char *reason(enum cs_stop why)
+{
+	switch (why) {
+	case CS_STOP_POWEROFF:
+		return "poweroff";
+	case CS_STOP_REBOOT:
+		return "reboot";
+	case CS_STOP_CRASH:
+		return "crash";
+	case CS_STOP_REQUEST:
+		return "request";
+	}
+	return "crash";
+}
+
+/* The guest ends, for whatever reason: say so in the exit line, and why in the log. */
+static _Noreturn void run(struct monitor *m)
+{
+	struct cs_err err = { 0 };
+	enum cs_stop why = CS_STOP_CRASH;
+	int status = -1;
+
+	close(m->spec->event_fd);
+	if (cs_machine_run(m->machine, &why, &status, &err) < 0 || err.code)
+		dprintf(STDERR_FILENO, "%s\n", err.text);
+	/* Joins the threads and waits for the disk: the exit line comes behind the last write. */
+	cs_machine_free(m->machine);
+	cs_card_write_exit(m->exit_fd, reason(why), status);
+	_exit(EXIT_SUCCESS);
+}
+
+_Noreturn void cs_monitor_main(const struct cs_monitor_spec *spec)
+{
+	static int (*const step[])(struct monitor *, struct cs_err *) = { open_overlay, open_files,
+									  build };
+	struct monitor m = {
+		.spec = spec,
+		.dirfd = -1,
+		.console_fd = -1,
+		.exit_fd = -1,
+		.control_fd = -1,
+		.vsock_fd = -1,
+	};
+	struct cs_sandbox_spec sandbox = { 0 };
+	struct cs_err err = { 0 };
+
+	detach(spec->guest);
+	for (size_t i = 0; i < sizeof(step) / sizeof(step[0]); i++) {
+		if (step[i](&m, &err) < 0)
+			fail(&m, &err);
+	}
+	close_store(&m);
+	if (geteuid() == 0)
+		sandbox.uid = CS_SANDBOX_UID_BASE + (uid_t)getpid();
+	if (cs_sandbox_enter(&sandbox, &err) < 0)
+		fail(&m, &err);
+	run(&m);
+}

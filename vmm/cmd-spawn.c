@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* spawn: new guests of a template. */
+#include "vmm/cmd-spawner.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/base/guest.h"
+#include "store/base/name.h"
+#include "store/base/num.h"
+#include "store/base/own.h"
+#include "vmm/command.h"
+
+#define MEMORY_DEFAULT "128M"
+#define COUNT_MAX      65536
+/* The MP table names a CPU by 8 bits, of which 255 means all and one is the IOAPIC's. */
+#define VCPUS_MAX 254
+
+enum {
+	KEY_APPEND = 0x100,
+	KEY_COUNT,
+	KEY_INIT,
+	KEY_PERSIST,
+	KEY_VCPUS,
+	KEY_WAIT,
+};
+
+/* ---- options ------------------------------------------------------------------------------- */
+
+static const struct argp_option shared_options[] = {
+	{ "name", 'n', "NAME", 0, "Name of the guest (default: TEMPLATE-1, -2, ...)", 1 },
+	{ "memory", 'm', "SIZE", 0, "Memory of a guest (default: " MEMORY_DEFAULT ")", 1 },
+	{ "vcpus", KEY_VCPUS, "N", 0, "Virtual CPUs of a guest (default: 1)", 1 },
+	{ "env", 'e', "NAME=VALUE", 0, "Put this into COMMAND's environment; any number of times",
+	  1 },
+	{ "append", KEY_APPEND, "ARGS", 0, "Add ARGS to the kernel's command line", 1 },
+	{ 0 },
+};
+
+static error_t parse_shared(int key, char *arg, struct argp_state *state)
+{
+	struct cs_spawn_options *o = state->input;
+
+	switch (key) {
+	case 'n':
+		o->name = arg;
+		return 0;
+	case 'm':
+		o->memory = arg;
+		return 0;
+	case KEY_VCPUS:
+		o->vcpus = arg;
+		return 0;
+	case 'e':
+		return cs_words_add(&o->env, arg) ? 0 : ENOMEM;
+	case KEY_APPEND:
+		o->append = arg;
+		return 0;
+	case ARGP_KEY_ARG:
+		if (!o->template)
+			o->template = arg;
+		else
+			o->command = cs_argp_rest(state);
+		return 0;
+	case ARGP_KEY_NO_ARGS:
+		argp_error(state, "no template given");
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+const struct argp cs_spawn_argp = { .options = shared_options, .parser = parse_shared };
+
+/* What can be checked before anything is opened. */
+static int check_options(const struct cs_spawn_options *o, size_t *ret_count, struct cs_err *err)
+{
+	uint64_t count = 1;
+	char last[80];
+	int r;
+
+	if (o->count) {
+		r = cs_cmd_number("count", o->count, 1, COUNT_MAX, &count, err);
+		if (r < 0)
+			return r;
+	}
+	if (o->name) {
+		r = cs_name_check("guest", o->name, err);
+		if (r < 0)
+			return r;
+	}
+	if (o->name && count > 1) {
+		snprintf(last, sizeof(last), "%s-%" PRIu64, o->name, count);
+		r = cs_name_check("guest", last, err);
+		if (r < 0)
+			return r;
+	}
+	*ret_count = count;
+	return cs_cmd_env_check(&o->env, err);
+}
+
+/* What a guest's memory may be on this host: it need not all be free, since most of it is never
+ * touched, but a guest larger than the host would be a mistake. */
+static int check_memory(const char *text, uint64_t *ret, struct cs_err *err)
+{
+	uint64_t bytes, host = cs_cmd_meminfo(AT_FDCWD, "MemTotal");
+	char have[CS_BYTES_TEXT], least[CS_BYTES_TEXT];
+	struct cs_ram plan;
+	int r;
+
+	r = cs_parse_bytes(text, &bytes);
+	if (r < 0)
+		return cs_fail(err, EINVAL, "memory '%.40s': not a size (try " MEMORY_DEFAULT ")",
+			       text);
+	if (bytes < CS_RAM_MIN)
+		return cs_fail(err, EINVAL,
+			       "memory '%.40s': too little, a guest needs %s (try " MEMORY_DEFAULT
+			       ")",
+			       text, cs_format_bytes(CS_RAM_MIN, least));
+	if (host && bytes > host)
+		return cs_fail(err, EINVAL,
+			       "memory '%.40s': more than the %s of this host (try " MEMORY_DEFAULT
+			       ")",
+			       text, cs_format_bytes(host, have));
+	r = cs_ram_plan(bytes, 0, &plan, err);
+	if (r < 0)
+		return cs_fail_in(err, r, "memory '%.40s'", text);
+	*ret = bytes;
+	return 0;
+}
+
+static int fill_card(const struct cs_spawn_options *o, const struct cs_spawn_session *session,
+		     struct cs_card *ret, struct cs_err *err)
+{
+	const struct cs_template *t = session->template;
+	struct cs_host_kvm_info host;
+	uint64_t vcpus = 1, most;
+	struct cs_view disk;
+	int r;
+
+	cs_host_kvm_info(session->kvm, &host);
+	most = host.max_vcpus && host.max_vcpus < VCPUS_MAX ? host.max_vcpus : VCPUS_MAX;
+	if (o->vcpus) {
+		r = cs_cmd_number("vcpus", o->vcpus, 1, most, &vcpus, err);
+		if (r < 0)
+			return r;
+	}
+	r = check_memory(o->memory ? o->memory : MEMORY_DEFAULT, &ret->ram_bytes, err);
+	if (r < 0)
+		return r;
+	if (o->persist) {
+		r = cs_template_view(t, CS_PART_DISK, &disk, err);
+		if (r < 0)
+			return r;
+		ret->disk_bytes = disk.bytes;
+	}
+	snprintf(ret->template, sizeof(ret->template), "%s", cs_template_name(t));
+	snprintf(ret->version, sizeof(ret->version), "%s", cs_template_version(t));
+	ret->vcpus = (unsigned)vcpus;
+	ret->persist = o->persist;
+	ret->run_init = o->init;
+	ret->command = o->command;
+	ret->env = o->env.v;
+	ret->append = (char *)o->append; /* lent: this card is never freed */
+	return 0;
+}
+
+void cs_spawn_closep(struct cs_spawn_session *session)
+{
+	cs_host_kvm_freep(&session->kvm);
+	cs_template_freep(&session->template);
+	cs_store_freep(&session->store);
+}
+
+int cs_spawn_open(const struct cs_globals *globals, const struct cs_spawn_options *o,
+		  struct cs_spawn_session *ret, struct cs_err *err)
+{
+	cs_auto(cs_spawn_closep) struct cs_spawn_session session = { 0 };
+	int r;
+
+	r = check_options(o, &session.count, err);
+	if (r < 0)
+		return r;
+	cs_spawner_prepare();
+	r = cs_cmd_store_open(globals, &session.store, err);
+	if (r < 0)
+		return r;
+	r = cs_template_open(session.store, o->template, &session.template, err);
+	if (r < 0)
+		return r;
+	r = cs_spawner_kvm_open(&session.kvm, err);
+	if (r < 0)
+		return r;
+	r = fill_card(o, &session, &session.card, err);
+	if (r < 0)
+		return r;
+	*ret = session;
+	session = (struct cs_spawn_session){ 0 };
+	return 0;
+}
+
+/* ---- spawn --------------------------------------------------------------------------------- */
+
+static const struct argp_option spawn_options[] = {
+	{ "count", KEY_COUNT, "N", 0, "Spawn N guests: NAME-1, NAME-2, ... (default: 1)", 1 },
+	{ "persist", KEY_PERSIST, NULL, 0,
+	  "Keep what the guest writes: a disk of its own, there again after stop and start", 1 },
+	{ "init", KEY_INIT, NULL, 0,
+	  "Hand PID 1 to the template's own /sbin/init, a whole distribution as the guest", 1 },
+	{ "wait", KEY_WAIT, NULL, 0, "Return when the guests answer, not when they run", 1 },
+	{ 0 },
+};
+
+static error_t parse_spawn(int key, char *arg, struct argp_state *state)
+{
+	struct cs_spawn_options *o = state->input;
+
+	switch (key) {
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = o;
+		return 0;
+	case KEY_COUNT:
+		o->count = arg;
+		return 0;
+	case KEY_PERSIST:
+		o->persist = true;
+		return 0;
+	case KEY_INIT:
+		o->init = true;
+		return 0;
+	case KEY_WAIT:
+		o->wait = true;
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static const struct cs_column columns[] = {
+	{ "name", "NAME", CS_CELL_TEXT },    { "template", "TEMPLATE", CS_CELL_TEXT },
+	{ "pid", "PID", CS_CELL_COUNT },     { "running_ms", "RUNNING", CS_CELL_MS },
+	{ "ready_ms", "READY", CS_CELL_MS },
+};
+
+/* For people just the names, one a line, so that they can be handed to the next command. */
+static int print_spawned(const struct cs_globals *globals, const struct cs_spawner *s,
+			 struct cs_err *err)
+{
+	cs_auto(cs_report_freep) struct cs_report *report = NULL;
+	int r;
+
+	r = cs_report_open(columns, sizeof(columns) / sizeof(columns[0]), &report, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < s->n; i++) {
+		const struct cs_spawn_guest *guest = &s->guests[i];
+
+		if (guest->state != CS_SPAWN_RUNNING && guest->state != CS_SPAWN_READY)
+			continue;
+		if (!globals->json)
+			puts(guest->name);
+		cs_report_row(report);
+		cs_report_text(report, "name", guest->name);
+		cs_report_text(report, "template", s->card->template);
+		cs_report_number(report, "pid", (uint64_t)guest->pid);
+		cs_report_real(report, "running_ms", (double)guest->running_us / 1000);
+		if (guest->ready_us)
+			cs_report_real(report, "ready_ms", (double)guest->ready_us / 1000);
+	}
+	return globals->json ? cs_cmd_print(globals, report, CS_FORMAT_JSON, err) : 0;
+}
+
+static int run_spawn(const struct cs_globals *globals, void *options, struct cs_err *err)
+{
+	struct cs_spawn_options *o = options;
+	cs_auto(cs_words_freep) struct cs_words env = o->env;
+	cs_auto(cs_mem_freep) struct cs_spawn_guest *guests = NULL;
+	cs_auto(cs_spawn_closep) struct cs_spawn_session session = { 0 };
+	int r, printed;
+
+	r = cs_spawn_open(globals, o, &session, err);
+	if (r < 0)
+		return r;
+	guests = calloc(session.count, sizeof(*guests));
+	if (!guests)
+		return cs_fail_errno(err, ENOMEM, "%zu guests", session.count);
+
+	struct cs_spawner spawner = {
+		.store = session.store,
+		.template = session.template,
+		.kvm = session.kvm,
+		.card = &session.card,
+		.prefix = o->name ? NULL : session.card.template,
+		.create = true,
+		.wait = o->wait,
+		.guests = guests,
+		.n = session.count,
+	};
+	r = cs_spawner_names(&spawner, o->name, err);
+	if (r < 0)
+		return r;
+	r = cs_spawner_run(&spawner, err);
+	/* Those that run are told also when others failed. */
+	printed = print_spawned(globals, &spawner, r < 0 ? NULL : err);
+	return r < 0 ? r : printed;
+}
+
+static const struct argp_child spawn_children[] = {
+	{ &cs_spawn_argp, 0, NULL, 0 },
+	{ 0 },
+};
+
+static const struct argp spawn_argp = {
+	.options = spawn_options,
+	.parser = parse_spawn,
+	.args_doc = "TEMPLATE [-- COMMAND...]",
+	.doc = "Make new guests of a template and start them; print their names. They go on when "
+	       "the terminal closes. With COMMAND, each runs it."
+	       "\vA guest is named NAME, or NAME-1, NAME-2, ... with --count; without --name after "
+	       "its template. What guests write is gone when they stop, unless --persist.",
+	.children = spawn_children,
+};
+
+const struct cs_command cs_cmd_spawn = {
+	.name = "spawn",
+	.summary = "Make new guests of a template and start them",
+	.argp = &spawn_argp,
+	.options_bytes = sizeof(struct cs_spawn_options),
+	.reports = true,
+	.run = run_spawn,
+};

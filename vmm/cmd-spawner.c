@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The process that starts guests: forks their monitors, listens to what they say, takes back what
+ * failed. */
+#include "vmm/cmd-spawner.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cow/overlay.h"
+#include "store/base/io.h"
+#include "store/base/own.h"
+
+/* Descriptors that monitors need are under this number, the spawner's own, of which there are as
+ * many as guests, above it: so that a monitor closes them with one call. */
+#define FD_BASE     64
+#define EVENTS      64
+#define SHOWN_FROM  8      /* guests; fewer need no counter */
+#define SHOWN_US    100000 /* ten times a second */
+#define SIGNAL_SLOT UINT32_MAX
+
+void cs_spawner_prepare(void)
+{
+	close_range(3, ~0U, 0);
+	cs_cmd_raise_files();
+}
+
+int cs_spawner_kvm_open(struct cs_host_kvm **ret, struct cs_err *err)
+{
+	const char *path = getenv("CLEARSTORE_KVM");
+
+	return cs_host_kvm_open(path && *path ? path : NULL, ret, err);
+}
+
+static int raise_fd(int *fd, struct cs_err *err)
+{
+	int raised = fcntl(*fd, F_DUPFD_CLOEXEC, FD_BASE);
+
+	if (raised < 0)
+		return cs_fail_errno(err, errno, "out of descriptors (raise ulimit -n)");
+	close(*fd);
+	*fd = raised;
+	return 0;
+}
+
+/* ---- names --------------------------------------------------------------------------------- */
+
+static int next_name(struct cs_spawner *s, struct cs_spawn_guest *guest, struct cs_err *err)
+{
+	while (s->number < 10000000) {
+		s->number++;
+		if ((size_t)snprintf(guest->name, sizeof(guest->name), "%s-%u", s->prefix,
+				     s->number) >= sizeof(guest->name))
+			break;
+		if (cs_missing_at(cs_store_guests_fd(s->store), guest->name))
+			return 0;
+	}
+	return cs_fail(err, EEXIST, "no free name for a guest of '%s' (try --name)", s->prefix);
+}
+
+/* All names before the first fork: one that is taken must not leave half of the others behind. */
+int cs_spawner_names(struct cs_spawner *s, const char *name, struct cs_err *err)
+{
+	int r;
+
+	for (size_t i = 0; i < s->n; i++) {
+		struct cs_spawn_guest *guest = &s->guests[i];
+
+		if (!name) {
+			r = next_name(s, guest, err);
+			if (r < 0)
+				return r;
+			continue;
+		}
+		if (s->n == 1)
+			snprintf(guest->name, sizeof(guest->name), "%s", name);
+		else
+			snprintf(guest->name, sizeof(guest->name), "%s-%zu", name, i + 1);
+		if (!cs_missing_at(cs_store_guests_fd(s->store), guest->name))
+			return cs_fail(
+				err, EEXIST,
+				"guest '%s': there is one (try another --name, or clearstore "
+				"remove %s)",
+				guest->name, guest->name);
+	}
+	return 0;
+}
+
+/* ---- one guest ----------------------------------------------------------------------------- */
+
+static _Noreturn void become_monitor(const struct cs_spawner *s, const struct cs_spawn_guest *guest,
+				     int event_fd)
+{
+	const struct cs_monitor_spec spec = {
+		.store = s->store,
+		.template = s->template,
+		.kvm = s->kvm,
+		.card = s->card,
+		.guest = guest->name,
+		.event_fd = event_fd,
+	};
+
+	close_range(FD_BASE, ~0U, 0);
+	cs_monitor_main(&spec);
+}
+
+/* Another spawner may be faster with a free number: then ours becomes the next. */
+static int create_guest(struct cs_spawner *s, struct cs_spawn_guest *guest, struct cs_err *err)
+{
+	struct cs_card card = *s->card;
+	int r;
+
+	card.created = time(NULL);
+	do {
+		snprintf(card.guest, sizeof(card.guest), "%s", guest->name);
+		r = cs_overlay_create(s->store, s->template, &card, err);
+	} while (r == -EEXIST && s->prefix && next_name(s, guest, err) == 0);
+	if (r < 0)
+		return r;
+	guest->created = true;
+	return 0;
+}
+
+static int fork_guest(struct cs_spawner *s, struct cs_spawn_guest *guest, struct cs_err *err)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.u32 = (uint32_t)(guest - s->guests) };
+	cs_auto(cs_fd_closep) int read_fd = -1;
+	cs_auto(cs_fd_closep) int write_fd = -1;
+	int pipes[2];
+	pid_t pid;
+	int r;
+
+	if (pipe2(pipes, O_CLOEXEC) < 0)
+		return cs_fail_errno(err, errno, "cannot make a pipe");
+	read_fd = pipes[0];
+	write_fd = pipes[1];
+	if (write_fd >= FD_BASE)
+		return cs_fail(err, EMFILE, "too many files are open before it starts");
+	r = raise_fd(&read_fd, err);
+	if (r < 0)
+		return r;
+	fcntl(read_fd, F_SETFL, O_NONBLOCK);
+	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, read_fd, &event) < 0)
+		return cs_fail_errno(err, errno, "cannot watch a pipe");
+	pid = fork();
+	if (pid < 0)
+		return cs_fail_errno(err, errno,
+				     "cannot start a process (see clearstore doctor for limits)");
+	if (pid == 0)
+		become_monitor(s, guest, write_fd);
+	guest->pid = pid;
+	guest->event_fd = cs_steal_fd(&read_fd);
+	guest->state = CS_SPAWN_STARTED;
+	return 0;
+}
+
+static int start_guest(struct cs_spawner *s, struct cs_spawn_guest *guest, struct cs_err *err)
+{
+	int r;
+
+	if (s->create) {
+		r = create_guest(s, guest, err);
+		if (r < 0)
+			return r;
+	}
+	return fork_guest(s, guest, err);
+}
+
+void cs_spawner_take_back(struct cs_store *store, struct cs_spawn_guest *guest)
+{
+	struct cs_err err = { 0 };
+
+	cs_fd_closep(&guest->event_fd);
+	guest->state = CS_SPAWN_FAILED;
+	if (guest->pid > 0) {
+		kill(guest->pid, SIGKILL);
+		while (waitpid(guest->pid, NULL, 0) < 0 && errno == EINTR)
+			;
+		guest->pid = 0;
+	}
+	if (guest->created && cs_overlay_remove(store, guest->name, &err) < 0)
+		cs_cmd_complain(&err);
+	guest->created = false;
+}
+
+static void settle(struct cs_spawner *s, struct cs_spawn_guest *guest, enum cs_spawn_state state)
+{
+	cs_fd_closep(&guest->event_fd);
+	guest->state = state;
+	s->settled++;
+	if (state == CS_SPAWN_FAILED)
+		s->failed++;
+}
+
+static void failed(struct cs_spawner *s, struct cs_spawn_guest *guest, const struct cs_err *why)
+{
+	cs_spawner_take_back(s->store, guest);
+	if (!s->failed) {
+		s->first = *why;
+		if (strncmp(why->text, "guest '", 7) != 0) /* what is of its card says so itself */
+			cs_fail_in(&s->first, -why->code, "guest '%s'", guest->name);
+	}
+	settle(s, guest, CS_SPAWN_FAILED);
+}
+
+/* The last thing the monitor wrote into its log, else how it ended. */
+static void why_ended(struct cs_spawner *s, const struct cs_spawn_guest *guest, struct cs_err *why)
+{
+	cs_auto(cs_mem_freep) char *text = NULL;
+	char path[80];
+	siginfo_t info = { 0 };
+
+	snprintf(path, sizeof(path), "%s/log", guest->name);
+	if (cs_read_file_at(cs_store_guests_fd(s->store), path, 65536, &text, NULL) == 0 && *text) {
+		size_t length = strlen(text);
+		char *line;
+
+		while (length && text[length - 1] == '\n')
+			text[--length] = '\0';
+		line = strrchr(text, '\n');
+		cs_fail(why, EIO, "%s", line ? line + 1 : text);
+		return;
+	}
+	if (waitid(P_PID, (id_t)guest->pid, &info, WEXITED | WNOWAIT) == 0 &&
+	    (info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED))
+		cs_fail(why, EIO, "its monitor was killed by signal %d (%s)", info.si_status,
+			strsignal(info.si_status));
+	else
+		cs_fail(why, EIO, "its monitor ended before it ran");
+}
+
+/* End of file without the word waited for. A guest that did run is left as it is: its console log
+ * tells what happened. */
+static void ended(struct cs_spawner *s, struct cs_spawn_guest *guest)
+{
+	struct cs_err why = { 0 };
+
+	if (guest->state == CS_SPAWN_STARTED) {
+		why_ended(s, guest, &why);
+		failed(s, guest, &why);
+		return;
+	}
+	if (!s->failed)
+		cs_fail(&s->first, EIO,
+			"guest '%s': it ended before it answered (see clearstore logs %s)",
+			guest->name, guest->name);
+	settle(s, guest, CS_SPAWN_FAILED);
+}
+
+static void listen_to(struct cs_spawner *s, struct cs_spawn_guest *guest)
+{
+	char message[1 + sizeof(struct cs_err)];
+	struct cs_err why;
+	ssize_t got = read(guest->event_fd, message, sizeof(message));
+
+	if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
+		ended(s, guest);
+		return;
+	}
+	for (ssize_t i = 0; i < got && guest->event_fd >= 0; i++) {
+		uint64_t now = cs_cmd_now_us() - s->begun_us;
+
+		if (message[i] == 'E' && (size_t)(got - i) == sizeof(message)) {
+			memcpy(&why, &message[i + 1], sizeof(why));
+			why.text[sizeof(why.text) - 1] = '\0';
+			failed(s, guest, &why);
+			return;
+		}
+		if (message[i] == 'R') {
+			guest->running_us = now;
+			guest->state = CS_SPAWN_RUNNING;
+			if (!s->wait)
+				settle(s, guest, CS_SPAWN_RUNNING);
+		} else if (message[i] == 'A') {
+			guest->ready_us = now;
+			settle(s, guest, CS_SPAWN_READY);
+		}
+	}
+}
+
+/* ---- all of them --------------------------------------------------------------------------- */
+
+static void show(struct cs_spawner *s, bool end)
+{
+	uint64_t now = cs_cmd_now_us();
+
+	if (s->n < SHOWN_FROM || !isatty(STDERR_FILENO))
+		return;
+	if (end)
+		fputs("\r\033[K", stderr);
+	else if (now - s->shown_us >= SHOWN_US)
+		fprintf(stderr, "\r%zu of %zu guests %s\033[K", s->settled - s->failed, s->n,
+			s->wait ? "answer" : "run");
+	else
+		return;
+	fflush(stderr);
+	s->shown_us = now;
+}
+
+static void serve(struct cs_spawner *s, int timeout_ms)
+{
+	struct epoll_event events[EVENTS];
+	int n = epoll_wait(s->epoll_fd, events, EVENTS, timeout_ms);
+
+	for (int i = 0; i < n; i++) {
+		struct signalfd_siginfo info;
+
+		if (events[i].data.u32 != SIGNAL_SLOT)
+			listen_to(s, &s->guests[events[i].data.u32]);
+		else if (read(s->signal_fd, &info, sizeof(info)) == sizeof(info))
+			s->interrupted = true;
+	}
+	show(s, false);
+}
+
+static int open_spawner(struct cs_spawner *s, const sigset_t *set, struct cs_err *err)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.u32 = SIGNAL_SLOT };
+	int r;
+
+	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	s->signal_fd = signalfd(-1, set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (s->epoll_fd < 0 || s->signal_fd < 0 ||
+	    epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->signal_fd, &event) < 0)
+		return cs_fail_errno(err, errno, "cannot watch guests");
+	r = raise_fd(&s->epoll_fd, err);
+	if (r < 0)
+		return r;
+	r = raise_fd(&s->signal_fd, err);
+	if (r < 0)
+		return r;
+	/* Nobody removes the template while its guests are being made. */
+	r = cs_store_lock(s->store, false, &s->lock_fd, err);
+	return r < 0 ? r : raise_fd(&s->lock_fd, err);
+}
+
+static void close_spawner(struct cs_spawner *s)
+{
+	cs_fd_closep(&s->lock_fd);
+	cs_fd_closep(&s->signal_fd);
+	cs_fd_closep(&s->epoll_fd);
+}
+
+static void start_all(struct cs_spawner *s)
+{
+	struct cs_err why = { 0 };
+
+	for (size_t i = 0; i < s->n && !s->interrupted && !s->broken; i++) {
+		s->started++;
+		if (start_guest(s, &s->guests[i], &why) < 0) {
+			s->broken = true; /* the next would fail the same way: a full store, no
+					     process more */
+			failed(s, &s->guests[i], &why);
+		}
+		serve(s, 0);
+	}
+	while (s->settled < s->started && !s->interrupted)
+		serve(s, -1);
+	for (size_t i = 0; i < s->started && s->interrupted; i++) {
+		if (s->guests[i].state == CS_SPAWN_STARTED)
+			cs_spawner_take_back(s->store, &s->guests[i]);
+	}
+}
+
+static int verdict(const struct cs_spawner *s, struct cs_err *err)
+{
+	size_t running = 0;
+
+	for (size_t i = 0; i < s->n; i++)
+		running += s->guests[i].state == CS_SPAWN_RUNNING ||
+			   s->guests[i].state == CS_SPAWN_READY;
+	if (s->interrupted)
+		return cs_fail(err, EINTR, "interrupted: %zu of %zu guests run", running, s->n);
+	if (!s->failed)
+		return 0;
+	if (s->n == 1)
+		return cs_fail(err, s->first.code, "%s", s->first.text);
+	return cs_fail(err, s->first.code, "%s (%zu of %zu guests run)", s->first.text, running,
+		       s->n);
+}
+
+int cs_spawner_run(struct cs_spawner *s, struct cs_err *err)
+{
+	sigset_t set, before;
+	int r;
+
+	s->epoll_fd = s->signal_fd = s->lock_fd = -1;
+	s->begun_us = cs_cmd_now_us();
+	for (size_t i = 0; i < s->n; i++)
+		s->guests[i].event_fd = -1;
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, &before);
+	r = open_spawner(s, &set, err);
+	if (r == 0) {
+		start_all(s);
+		show(s, true);
+		r = verdict(s, err);
+	}
+	for (size_t i = 0; i < s->n; i++)
+		cs_fd_closep(&s->guests[i].event_fd);
+	close_spawner(s);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	return r;
+}

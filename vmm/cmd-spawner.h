@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Starting guests: one monitor process each, forked from a process that has everything open. Only
+ * commands include it. */
+#pragma once
+
+#include <argp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "cow/card.h"
+#include "store/base/err.h"
+#include "store/store.h"
+#include "store/template.h"
+#include "vmm/cmd-common.h"
+#include "vmm/kvm.h"
+
+/* ---- the monitor: cmd-monitor.c ------------------------------------------------------------ */
+
+struct cs_monitor_spec {
+	struct cs_store *store;
+	const struct cs_template *template;
+	const struct cs_host_kvm *kvm;
+	const struct cs_card *card; /* of the guest; the monitor enters itself */
+	const char *guest;          /* its name: card->guest need not be filled */
+	int event_fd; /* told 'R', 'A' (vmm/machine.h), or 'E' and a struct cs_err; becomes the
+	   monitor's */
+};
+
+/* Become the monitor of a guest that exists: cut loose from terminal and session, enter the card,
+ * open the overlay, build the machine, give up privileges, serve until the guest ends, leave the
+ * exit line. In a process of its own, forked, with one thread. */
+_Noreturn void cs_monitor_main(const struct cs_monitor_spec *spec);
+
+/* ---- the spawner: cmd-spawner.c ------------------------------------------------------------ */
+
+enum cs_spawn_state {
+	CS_SPAWN_PLANNED,
+	CS_SPAWN_STARTED, /* its monitor exists */
+	CS_SPAWN_RUNNING, /* its first vCPU has run */
+	CS_SPAWN_READY,   /* its agent serves */
+	CS_SPAWN_FAILED,
+};
+
+struct cs_spawn_guest {
+	char name[64];
+	enum cs_spawn_state state;
+	bool created; /* its overlay is ours: removed when it fails */
+	pid_t pid;
+	int event_fd;                  /* private */
+	uint64_t running_us, ready_us; /* since cs_spawner_run() began; 0: not yet */
+};
+
+struct cs_spawner {
+	/* what the caller fills in; all lent */
+	struct cs_store *store;
+	const struct cs_template *template;
+	const struct cs_host_kvm *kvm;
+	const struct cs_card *card; /* what all are like */
+	const char *prefix;         /* names are free numbers behind it. NULL: as given */
+	bool create;                /* make the overlays; false: they are there (start) */
+	bool wait;                  /* until ready, not only running */
+	struct cs_spawn_guest *guests;
+	size_t n;
+	/* private */
+	int epoll_fd, signal_fd, lock_fd;
+	uint64_t begun_us, shown_us;
+	size_t started, settled, failed;
+	unsigned number; /* last one tried behind (prefix) */
+	bool interrupted, broken;
+	struct cs_err first; /* failure */
+};
+
+/* Before anything is opened: closes descriptors that the caller of the program left open, since
+ * monitors would keep them for as long as they live, and takes all descriptors we may have. */
+void cs_spawner_prepare(void);
+
+/* /dev/kvm, or CLEARSTORE_KVM of the environment. */
+int cs_spawner_kvm_open(struct cs_host_kvm **ret, struct cs_err *err);
+
+/* Start all, wait as asked. Those that fail are taken back, the others stay. -errno with the words
+ * of the first failure; the guests' states tell which run. -EINTR: SIGINT, SIGTERM or SIGHUP came;
+ * those not yet running are taken back. */
+int cs_spawner_run(struct cs_spawner *spawner, struct cs_err *err);
+
+/* Name all of spawner->guests: (name), or (name)-1, (name)-2, ... when there are several: -EEXIST
+ * when any is taken. (name) NULL: free numbers behind spawner->prefix. */
+int cs_spawner_names(struct cs_spawner *spawner, const char *name, struct cs_err *err);
+
+/* Kill the monitor of a guest that this process started, and delete the guest if this process made
+ * it. */
+void cs_spawner_take_back(struct cs_store *store, struct cs_spawn_guest *guest);
+
+/* ---- options that spawn and run share: cmd-spawn.c ----------------------------------------- */
+
+struct cs_spawn_options {
+	const char *template, *name, *memory, *vcpus, *count, *append, *user, *folder;
+	struct cs_words env;
+	bool persist, init, wait, tty;
+	char **command; /* NULL-ended; NULL: none */
+};
+
+extern const struct argp cs_spawn_argp; /* name, memory, vcpus, env, append; its input is a struct
+					   cs_spawn_options */
+
+/* What both commands have open, and the card of a guest with these options, which borrows from
+ * them. Zeroed is empty. */
+struct cs_spawn_session {
+	struct cs_store *store;
+	struct cs_template *template;
+	struct cs_host_kvm *kvm;
+	struct cs_card card;
+	size_t count; /* of --count; 1 without */
+};
+
+/* Check the options, open store, template and KVM, fill the card. */
+int cs_spawn_open(const struct cs_globals *globals, const struct cs_spawn_options *o,
+		  struct cs_spawn_session *ret, struct cs_err *err);
+void cs_spawn_closep(struct cs_spawn_session *session);
