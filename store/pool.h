@@ -22,5 +22,10 @@ int cs_pool_init(const struct cs_pool_spec *spec, struct cs_err *err);
  * with one mount. 0: mounted now or before; -ENOENT: there is no image. */
 int cs_pool_mount(const char *root, struct cs_err *err);
 
-/* Unmount, for tests and `clearstore init --undo`: -EBUSY while used. */
+/* Take a store without templates and guests back: unmounted and its image deleted, or its folders
+ * in an existing folder and the link to it. -ENOTEMPTY: there are some; -EBUSY: in use; -ENOENT: no
+ * store. */
+int cs_pool_remove(const char *root, struct cs_err *err);
+
+/* Unmount, the image stays: -EBUSY while used. */
 int cs_pool_unmount(const char *root, struct cs_err *err);

@@ -26,9 +26,21 @@ int cs_store_templates_fd(const struct cs_store *store); /* lent: <root>/templat
 int cs_store_guests_fd(const struct cs_store *store);    /* lent: <root>/guests */
 bool cs_store_is_btrfs(const struct cs_store *store);
 
+/* Bytes that can still be written to the store: what its file system has free, and for a sparse
+ * image what the file system under the image has free. */
+int cs_store_space(const struct cs_store *store, uint64_t *ret_bytes, struct cs_err *err);
+
 /* Take the store's lock: shared while a guest is enrolled on a template (spawn, start), exclusive
  * while one is removed or published. Blocks. *ret is a descriptor; closing it unlocks. */
 int cs_store_lock(const struct cs_store *store, bool exclusive, int *ret, struct cs_err *err);
+
+/* Make the folders and store.json of a new store in the folder (dirfd); store.json comes last, and
+ * lasts. Also repairs a store whose making was killed. */
+int cs_store_format(int dirfd, struct cs_err *err);
+
+/* Is the folder (dirfd) a store that this version knows? -ENOENT: none, -EPROTO: of a newer
+ * version, -EBADMSG: store.json is broken. (where) is for the words. */
+int cs_store_check(int dirfd, const char *where, struct cs_err *err);
 
 struct cs_store *cs_store_free(struct cs_store *store);
 CS_DEFINE_AUTO(cs_store);

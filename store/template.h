@@ -38,11 +38,13 @@ struct cs_template_spec {
 	const char *from;    /* a folder or an archive of a root file system */
 	const char *kernel;  /* bzImage or vmlinux */
 	const char *modules; /* folder lib/modules/<release> of a stock kernel; NULL: looked for
-				beside the kernel, in the root */
+				beside the kernel, in the root, on this host; "none": it needs
+				no modules */
 	const char *agent;   /* the agent's binary, put into the root at /sbin/clearstore-agent */
 	const char *cmdline; /* appended to the kernel's command line; NULL: none */
 	enum cs_root_format root_format;
-	uint64_t disk_bytes; /* size of a persistent guest's disk; 0: 8 GiB */
+	uint64_t disk_bytes;          /* size of a persistent guest's disk; 0: 8 GiB */
+	struct cs_progress *progress; /* of the import; may be NULL */
 };
 
 /* Totals of an import, for the closing line and T6. */
@@ -102,6 +104,10 @@ uint64_t cs_template_input_bytes(const struct cs_template *t);
 /* Lend (part) as a view; -ENOENT if there is none. The fd stays the template's. */
 int cs_template_view(const struct cs_template *t, enum cs_part part, struct cs_view *ret,
 		     struct cs_err *err);
+/* Everything else that the manifest says (manifest.h); lent. */
+struct cs_manifest;
+const struct cs_manifest *cs_template_manifest(const struct cs_template *t);
+
 /* Its SHA-256 as 64 hex digits, NULL if there is no such part. */
 const char *cs_template_digest(const struct cs_template *t, enum cs_part part);
 

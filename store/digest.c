@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "store/digest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "store/base/io.h"
+#include "store/base/num.h"
+#include "store/base/own.h"
+
+#define STEP_BYTES  (UINT64_C(1) << 20)
+#define BLOCK_BYTES UINT64_C(4096)
+
+static void md_ctx_freep(EVP_MD_CTX **ctx)
+{
+	EVP_MD_CTX_free(*ctx);
+}
+
+static void to_hex(const unsigned char *digest, unsigned bytes, char ret[CS_DIGEST_TEXT])
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (unsigned i = 0; i < bytes && i < (CS_DIGEST_TEXT - 1) / 2; i++) {
+		*ret++ = digits[digest[i] >> 4];
+		*ret++ = digits[digest[i] & 15];
+	}
+	*ret = '\0';
+}
+
+/* A running digest. */
+static EVP_MD_CTX *start(void)
+{
+	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+
+	if (ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1)
+		return ctx;
+	EVP_MD_CTX_free(ctx);
+	return NULL;
+}
+
+static int finish(EVP_MD_CTX *ctx, char ret[CS_DIGEST_TEXT], struct cs_err *err)
+{
+	unsigned char digest[EVP_MAX_MD_SIZE];
+	unsigned bytes;
+
+	if (EVP_DigestFinal_ex(ctx, digest, &bytes) != 1)
+		return cs_fail(err, EIO, "SHA-256: libcrypto failed");
+	to_hex(digest, bytes, ret);
+	return 0;
+}
+
+static int fail_read(int r, uint64_t bytes, struct cs_err *err)
+{
+	if (r == -ENODATA)
+		return cs_fail(err, ENODATA, "shorter than %llu bytes", (unsigned long long)bytes);
+	return cs_fail_errno(err, -r, "cannot read");
+}
+
+int cs_digest_file(int fd, uint64_t bytes, const struct cs_digest_progress *progress,
+		   char ret[CS_DIGEST_TEXT], struct cs_err *err)
+{
+	cs_auto(md_ctx_freep) EVP_MD_CTX *ctx = start();
+	cs_auto(cs_mem_freep) unsigned char *buf = malloc(STEP_BYTES);
+	uint64_t at, part;
+	int r;
+
+	if (!ctx || !buf)
+		return cs_fail_errno(err, ENOMEM, "SHA-256");
+	posix_fadvise(fd, 0, (off_t)bytes, POSIX_FADV_SEQUENTIAL);
+	for (at = 0; at < bytes; at += part) {
+		part = bytes - at < STEP_BYTES ? bytes - at : STEP_BYTES;
+		r = cs_pread_full(fd, buf, part, at);
+		if (r < 0)
+			return fail_read(r, bytes, err);
+		if (EVP_DigestUpdate(ctx, buf, part) != 1)
+			return cs_fail(err, EIO, "SHA-256: libcrypto failed");
+		if (progress)
+			cs_progress_set(progress->progress, progress->done + at + part);
+	}
+	return finish(ctx, ret, err);
+}
+
+static int add_block(EVP_MD_CTX *ctx, const unsigned char *block, uint64_t number)
+{
+	unsigned char head[8];
+
+	if (!block[0] && !memcmp(block, block + 1, BLOCK_BYTES - 1))
+		return 0;
+	for (size_t i = 0; i < sizeof(head); i++)
+		head[i] = (unsigned char)(number >> 8 * i);
+	if (EVP_DigestUpdate(ctx, head, sizeof(head)) != 1 ||
+	    EVP_DigestUpdate(ctx, block, BLOCK_BYTES) != 1)
+		return -EIO;
+	return 0;
+}
+
+/* The blocks from (at) to (end). */
+static int add_range(EVP_MD_CTX *ctx, int fd, uint64_t at, uint64_t end, unsigned char *buf)
+{
+	uint64_t part;
+	int r;
+
+	for (; at < end; at += part) {
+		part = end - at < STEP_BYTES ? end - at : STEP_BYTES;
+		memset(buf + cs_align_down(part, BLOCK_BYTES), 0, BLOCK_BYTES);
+		r = cs_pread_full(fd, buf, part, at);
+		for (uint64_t i = 0; i < part && r == 0; i += BLOCK_BYTES)
+			r = add_block(ctx, buf + i, (at + i) / BLOCK_BYTES);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int cs_digest_sparse(int fd, uint64_t bytes, char ret[CS_DIGEST_TEXT], struct cs_err *err)
+{
+	cs_auto(md_ctx_freep) EVP_MD_CTX *ctx = start();
+	cs_auto(cs_mem_freep) unsigned char *buf = malloc(STEP_BYTES + BLOCK_BYTES);
+	off_t data, hole;
+	struct stat st;
+	uint64_t at;
+	int r;
+
+	if (!ctx || !buf)
+		return cs_fail_errno(err, ENOMEM, "SHA-256");
+	if (fstat(fd, &st) < 0 || (uint64_t)st.st_size < bytes)
+		return fail_read(-ENODATA, bytes, err);
+	for (at = 0; at < bytes; at = (uint64_t)hole) {
+		data = lseek(fd, (off_t)at, SEEK_DATA);
+		if (data < 0 && errno == ENXIO)
+			break; /* a hole to the end */
+		hole = data < 0 ? -1 : lseek(fd, data, SEEK_HOLE);
+		if (hole < 0) { /* cannot tell: all of it, then */
+			data = (off_t)at;
+			hole = (off_t)bytes;
+		}
+		hole = (uint64_t)hole < bytes ? (off_t)cs_align_up((uint64_t)hole, BLOCK_BYTES)
+					      : (off_t)bytes;
+		r = add_range(ctx, fd, cs_align_down((uint64_t)data, BLOCK_BYTES),
+			      (uint64_t)hole < bytes ? (uint64_t)hole : bytes, buf);
+		if (r < 0)
+			return fail_read(r, bytes, err);
+	}
+	return finish(ctx, ret, err);
+}

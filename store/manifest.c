@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "store/manifest.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <string.h>
+
+#include "store/base/io.h"
+#include "store/base/num.h"
+
+#define FILE_MAX    (256 * 1024)
+#define CMDLINE_MAX 2048 /* what a kernel takes (COMMAND_LINE_SIZE) */
+#define BYTES_MAX   (UINT64_C(1) << 44)
+#define TIME_MAX    (INT64_C(1) << 40)
+
+static const char *const part_names[CS_PART_MAX] = {
+	[CS_PART_KERNEL] = "kernel", [CS_PART_INITRD] = "initrd", [CS_PART_ROOT] = "root",
+	[CS_PART_DISK] = "disk",     [CS_PART_MEMORY] = "memory", [CS_PART_STATE] = "state",
+};
+
+static const char *const root_formats[] = {
+	[CS_ROOT_EROFS] = "erofs",
+	[CS_ROOT_EXT4] = "ext4",
+};
+
+static const char *const media[] = {
+	[CS_MEDIA_FILE] = "file",
+	[CS_MEDIA_FSDAX] = "fsdax",
+	[CS_MEDIA_DEVDAX] = "devdax",
+};
+
+const char *cs_part_name(enum cs_part part)
+{
+	return part_names[part];
+}
+
+const char *cs_root_format_name(enum cs_root_format format)
+{
+	return root_formats[format];
+}
+
+const char *cs_media_name(enum cs_media medium)
+{
+	return media[medium];
+}
+
+/* The disk is 8 GiB of holes: its digest is of another kind (digest.h), under another key. */
+static const char *digest_key(enum cs_part part)
+{
+	return part == CS_PART_DISK ? "sha256_of_data" : "sha256";
+}
+
+int cs_manifest_digest(enum cs_part part, const struct cs_view *view,
+		       const struct cs_digest_progress *progress, char ret[CS_DIGEST_TEXT],
+		       struct cs_err *err)
+{
+	if (part == CS_PART_DISK)
+		return cs_digest_sparse(view->fd, view->bytes, ret, err);
+	return cs_digest_file(view->fd, view->bytes, progress, ret, err);
+}
+
+static void json_freep(json_t **json)
+{
+	json_decref(*json);
+}
+
+/* ---- reading: each says what is wrong with which key ---- */
+
+static int fail_key(struct cs_err *err, const char *key, const char *what)
+{
+	return cs_fail(err, EBADMSG, CS_MANIFEST_FILE ": '%.64s' %s", key, what);
+}
+
+static int get_u64(const json_t *from, const char *key, uint64_t max, uint64_t *ret,
+		   struct cs_err *err)
+{
+	const json_t *value = json_object_get(from, key);
+
+	if (!json_is_integer(value))
+		return fail_key(err, key, value ? "is no whole number" : "is missing");
+	if (json_integer_value(value) < 0 || (uint64_t)json_integer_value(value) > max)
+		return fail_key(err, key, "is out of range");
+	*ret = (uint64_t)json_integer_value(value);
+	return 0;
+}
+
+static int get_bool(const json_t *from, const char *key, bool *ret, struct cs_err *err)
+{
+	const json_t *value = json_object_get(from, key);
+
+	if (!json_is_boolean(value))
+		return fail_key(err, key, value ? "is neither true nor false" : "is missing");
+	*ret = json_is_true(value);
+	return 0;
+}
+
+/* A string of (room) - 1 bytes at most, without NULs and control characters. */
+static int get_text(const json_t *from, const char *key, char *ret, size_t room, struct cs_err *err)
+{
+	const json_t *value = json_object_get(from, key);
+	const char *text = json_string_value(value);
+	size_t bytes;
+
+	if (!text)
+		return fail_key(err, key, value ? "is no text" : "is missing");
+	bytes = json_string_length(value);
+	if (bytes >= room)
+		return fail_key(err, key, "is too long");
+	for (size_t i = 0; i < bytes; i++) {
+		if ((unsigned char)text[i] < ' ' || text[i] == 0x7f)
+			return fail_key(err, key, "holds a control character");
+	}
+	memcpy(ret, text, bytes);
+	ret[bytes] = '\0';
+	return 0;
+}
+
+static int get_name(const json_t *from, const char *key, const char *const *names, size_t n,
+		    size_t *ret, struct cs_err *err)
+{
+	char text[32];
+	int r;
+
+	r = get_text(from, key, text, sizeof(text), err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n; i++) {
+		if (!strcmp(text, names[i])) {
+			*ret = i;
+			return 0;
+		}
+	}
+	return fail_key(err, key, "says nothing that this version knows");
+}
+
+static int get_sha256(const json_t *from, const char *key, char ret[CS_DIGEST_TEXT],
+		      struct cs_err *err)
+{
+	int r;
+
+	r = get_text(from, key, ret, CS_DIGEST_TEXT, err);
+	if (r < 0)
+		return r;
+	if (strlen(ret) != CS_DIGEST_TEXT - 1 ||
+	    strspn(ret, "0123456789abcdef") != CS_DIGEST_TEXT - 1)
+		return fail_key(err, key, "is no SHA-256");
+	return 0;
+}
+
+static int parse_part(const json_t *json, enum cs_part part, struct cs_manifest_part *ret,
+		      struct cs_err *err)
+{
+	size_t medium;
+	int r;
+
+	if (!json_is_object(json))
+		return cs_fail(err, EBADMSG, CS_MANIFEST_FILE ": is no object");
+	r = get_u64(json, "bytes", BYTES_MAX, &ret->bytes, err);
+	if (r == 0)
+		r = get_u64(json, "stored_bytes", BYTES_MAX, &ret->stored_bytes, err);
+	if (r == 0)
+		r = get_sha256(json, digest_key(part), ret->sha256, err);
+	if (r == 0)
+		r = get_name(json, "media", media, sizeof(media) / sizeof(media[0]), &medium, err);
+	if (r < 0)
+		return r;
+	/* where a part on pmem is, this format cannot say */
+	if (medium != CS_MEDIA_FILE)
+		return fail_key(err, "media", "is of a newer clearstore: update it");
+	if (!ret->bytes)
+		return fail_key(err, "bytes", "is 0");
+	ret->media = (enum cs_media)medium;
+	ret->present = true;
+	return 0;
+}
+
+/* A part's name is its file's name: so only those that are known, and no path. */
+static int parse_parts(const json_t *json, struct cs_manifest *ret, struct cs_err *err)
+{
+	json_t *parts = json_object_get(json, "parts"), *part;
+	const char *name;
+	int r;
+
+	if (!json_is_object(parts))
+		return fail_key(err, "parts", parts ? "is no object" : "is missing");
+	json_object_foreach(parts, name, part)
+	{
+		int i = 0;
+
+		while (i < CS_PART_MAX && strcmp(name, part_names[i]))
+			i++;
+		if (i == CS_PART_MAX)
+			return cs_fail(err, EBADMSG, CS_MANIFEST_FILE ": a part of unknown name");
+		r = parse_part(part, (enum cs_part)i, &ret->part[i], err);
+		if (r < 0)
+			return cs_fail_in(err, r, "part '%s'", part_names[i]);
+	}
+	if (!ret->part[CS_PART_KERNEL].present && !ret->part[CS_PART_STATE].present)
+		return cs_fail(err, EBADMSG, CS_MANIFEST_FILE ": neither a kernel nor a state");
+	return 0;
+}
+
+static int parse_all(const json_t *json, struct cs_manifest *ret, struct cs_err *err)
+{
+	char cmdline[CMDLINE_MAX];
+	uint64_t created = 0;
+	size_t format = 0;
+	int r;
+
+	r = get_u64(json, "created", TIME_MAX, &created, err);
+	if (r == 0)
+		r = get_name(json, "root_format", root_formats, 2, &format, err);
+	if (r == 0)
+		r = get_bool(json, "stock_kernel", &ret->stock_kernel, err);
+	if (r == 0)
+		r = get_text(json, "kernel_release", ret->kernel_release, CS_RELEASE_TEXT, err);
+	if (r == 0)
+		r = get_sha256(json, "agent_sha256", ret->agent_sha256, err);
+	if (r == 0)
+		r = get_u64(json, "input_bytes", UINT64_MAX / 2, &ret->input_bytes, err);
+	if (r == 0)
+		r = get_u64(json, "files", UINT64_MAX / 2, &ret->files, err);
+	if (r == 0)
+		r = get_text(json, "cmdline", cmdline, sizeof(cmdline), err);
+	if (r == 0)
+		r = parse_parts(json, ret, err);
+	if (r < 0)
+		return r;
+	ret->created = (time_t)created;
+	ret->root_format = (enum cs_root_format)format;
+	ret->cmdline = strdup(cmdline);
+	return ret->cmdline ? 0 : cs_fail_errno(err, ENOMEM, CS_MANIFEST_FILE);
+}
+
+int cs_manifest_parse(const char *text, size_t bytes, struct cs_manifest **ret, struct cs_err *err)
+{
+	cs_auto(cs_manifest_freep) struct cs_manifest *manifest = calloc(1, sizeof(*manifest));
+	cs_auto(json_freep) json_t *json = NULL;
+	json_error_t why;
+	uint64_t format;
+	int r;
+
+	if (!manifest)
+		return cs_fail_errno(err, ENOMEM, CS_MANIFEST_FILE);
+	json = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &why);
+	if (!json_is_object(json))
+		return cs_fail(err, EBADMSG, CS_MANIFEST_FILE ": not JSON (line %d)",
+			       json ? 1 : why.line);
+	r = get_u64(json, "format", INT32_MAX, &format, err);
+	if (r < 0)
+		return r;
+	if (format > CS_MANIFEST_FORMAT)
+		return cs_fail(err, EPROTO,
+			       "made by a newer clearstore (format %u, this one knows %d): update "
+			       "clearstore",
+			       (unsigned)format, CS_MANIFEST_FORMAT);
+	r = parse_all(json, manifest, err);
+	if (r < 0)
+		return r;
+	*ret = cs_steal(manifest);
+	return 0;
+}
+
+int cs_manifest_load(int dirfd, struct cs_manifest **ret, struct cs_err *err)
+{
+	cs_auto(cs_mem_freep) char *text = NULL;
+	size_t bytes;
+	int r;
+
+	r = cs_read_file_at(dirfd, CS_MANIFEST_FILE, FILE_MAX, &text, &bytes);
+	if (r < 0)
+		return cs_fail_errno(err, -r, CS_MANIFEST_FILE);
+	return cs_manifest_parse(text, bytes, ret, err);
+}
+
+/* ---- writing ---- */
+
+static json_t *format_parts(const struct cs_manifest *manifest)
+{
+	json_t *parts = json_object();
+
+	for (int i = 0; i < CS_PART_MAX && parts; i++) {
+		const struct cs_manifest_part *part = &manifest->part[i];
+
+		if (part->present)
+			json_object_set_new(parts, part_names[i],
+					    json_pack("{s:I, s:I, s:s, s:s}", "bytes",
+						      (json_int_t)part->bytes, "stored_bytes",
+						      (json_int_t)part->stored_bytes,
+						      digest_key((enum cs_part)i), part->sha256,
+						      "media", media[part->media]));
+	}
+	return parts;
+}
+
+int cs_manifest_format(const struct cs_manifest *manifest, char **ret, struct cs_err *err)
+{
+	cs_auto(json_freep) json_t *json = NULL;
+	json_error_t why;
+	char *text;
+
+	json = json_pack_ex(&why, 0, "{s:i, s:I, s:s, s:b, s:s, s:s, s:s, s:I, s:I, s:o}", "format",
+			    CS_MANIFEST_FORMAT, "created", (json_int_t)manifest->created,
+			    "root_format", root_formats[manifest->root_format], "stock_kernel",
+			    manifest->stock_kernel, "kernel_release", manifest->kernel_release,
+			    "cmdline", manifest->cmdline, "agent_sha256", manifest->agent_sha256,
+			    "input_bytes", (json_int_t)manifest->input_bytes, "files",
+			    (json_int_t)manifest->files, "parts", format_parts(manifest));
+	if (!json)
+		return cs_fail(err, EINVAL, CS_MANIFEST_FILE ": %.100s", why.text);
+	text = json_dumps(json, JSON_INDENT(2));
+	if (!text)
+		return cs_fail_errno(err, ENOMEM, CS_MANIFEST_FILE);
+	*ret = text;
+	return 0;
+}
+
+int cs_manifest_save(int dirfd, const struct cs_manifest *manifest, struct cs_err *err)
+{
+	cs_auto(cs_mem_freep) char *text = NULL;
+	int r;
+
+	r = cs_manifest_format(manifest, &text, err);
+	if (r < 0)
+		return r;
+	return cs_publish_at(dirfd, CS_MANIFEST_FILE, 0444, text, strlen(text), err);
+}
+
+struct cs_manifest *cs_manifest_free(struct cs_manifest *manifest)
+{
+	if (!manifest)
+		return NULL;
+	free(manifest->cmdline);
+	free(manifest);
+	return NULL;
+}

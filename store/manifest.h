@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A template on disk: manifest.json <-> struct (docs/formats.md). */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "store/base/err.h"
+#include "store/base/guest.h"
+#include "store/base/own.h"
+#include "store/digest.h"
+#include "store/kernel.h"
+#include "store/template.h"
+
+#define CS_MANIFEST_FILE   "manifest.json"
+#define CS_MANIFEST_FORMAT 1
+
+struct cs_manifest_part {
+	bool present;
+	enum cs_media media;
+	uint64_t bytes, stored_bytes; /* length; allocated when it was made */
+	char sha256[CS_DIGEST_TEXT];  /* of the disk: cs_digest_sparse() */
+};
+
+struct cs_manifest {
+	time_t created; /* seconds since 1970 */
+	enum cs_root_format root_format;
+	bool stock_kernel;
+	char kernel_release[CS_RELEASE_TEXT];
+	char agent_sha256[CS_DIGEST_TEXT];
+	char *cmdline; /* never NULL */
+	uint64_t input_bytes, files;
+	struct cs_manifest_part part[CS_PART_MAX];
+};
+
+const char *cs_root_format_name(enum cs_root_format format);
+const char *cs_media_name(enum cs_media media);
+
+/* Read what is in (text), which may be anything. *ret is the caller's. -EBADMSG with words: broken,
+ * or it promises what it cannot be; -EPROTO: of a newer format. */
+int cs_manifest_parse(const char *text, size_t bytes, struct cs_manifest **ret, struct cs_err *err);
+
+/* The digest of what (view) shows as (part), of the kind that the manifest has for it. */
+int cs_manifest_digest(enum cs_part part, const struct cs_view *view,
+		       const struct cs_digest_progress *progress, char ret[CS_DIGEST_TEXT],
+		       struct cs_err *err);
+
+/* Load (dirfd)/manifest.json. -ENOENT, and as above. */
+int cs_manifest_load(int dirfd, struct cs_manifest **ret, struct cs_err *err);
+
+/* The text, which the caller frees. -ENOMEM; -EINVAL: the command line is not UTF-8. */
+int cs_manifest_format(const struct cs_manifest *manifest, char **ret, struct cs_err *err);
+
+int cs_manifest_save(int dirfd, const struct cs_manifest *manifest, struct cs_err *err);
+
+struct cs_manifest *cs_manifest_free(struct cs_manifest *manifest);
+CS_DEFINE_AUTO(cs_manifest);

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "store/store.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
+
+#include "store/base/io.h"
+#include "store/pool.h"
+#include "store/subvol.h"
+
+#define STORE_FILE     "store.json"
+#define LOCK_FILE      ".lock"
+#define STORE_FILE_MAX 4096
+
+struct cs_store {
+	char *root;
+	int dirfd, templates_fd, guests_fd;
+	bool btrfs;
+};
+
+int cs_store_format(int dirfd, struct cs_err *err)
+{
+	char text[64];
+	int r, bytes;
+
+	/* templates hold the guests' password files: for root only */
+	r = cs_mkdir_at(dirfd, "templates", 0700);
+	if (r == 0)
+		r = cs_mkdir_at(dirfd, "guests", 0755);
+	if (r < 0)
+		return cs_fail_errno(err, -r, "cannot make the store's folders");
+	bytes = snprintf(text, sizeof(text), "{\"format\": %d}\n", CS_STORE_FORMAT);
+	return cs_publish_at(dirfd, STORE_FILE, 0644, text, (size_t)bytes, err);
+}
+
+static void json_freep(json_t **json)
+{
+	json_decref(*json);
+}
+
+int cs_store_check(int dirfd, const char *where, struct cs_err *err)
+{
+	cs_auto(json_freep) json_t *json = NULL;
+	cs_auto(cs_mem_freep) char *text = NULL;
+	const json_t *format;
+	size_t bytes;
+	int r;
+
+	r = cs_read_file_at(dirfd, STORE_FILE, STORE_FILE_MAX, &text, &bytes);
+	if (r == -ENOENT)
+		return cs_fail(err, ENOENT, "'%s': no store here (make one: clearstore init)",
+			       where);
+	if (r < 0)
+		return cs_fail_errno(err, -r, "'%s/%s'", where, STORE_FILE);
+	json = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
+	format = json_object_get(json, "format");
+	if (!json_is_integer(format) || json_integer_value(format) < 1)
+		return cs_fail(err, EBADMSG,
+			       "'%s/%s': damaged (it says {\"format\": %d} in a store)", where,
+			       STORE_FILE, CS_STORE_FORMAT);
+	if (json_integer_value(format) > CS_STORE_FORMAT)
+		return cs_fail(err, EPROTO,
+			       "store '%s' was made by a newer clearstore (format %lld, this one "
+			       "knows %d): update clearstore",
+			       where, (long long)json_integer_value(format), CS_STORE_FORMAT);
+	return 0;
+}
+
+/* Open the root if there is a store in it, mounting its image first where there is one. */
+static int open_root(const char *root, int *ret, struct cs_err *err)
+{
+	cs_auto(cs_fd_closep) int fd = -1;
+	int r = -ENOENT;
+
+	for (int pass = 0; pass < 2; pass++) {
+		cs_fd_closep(&fd);
+		fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (fd < 0 && errno != ENOENT)
+			return cs_fail_errno(err, errno, "store '%s'", root);
+		r = fd < 0 ? -ENOENT : cs_store_check(fd, root, err);
+		if (r != -ENOENT || pass)
+			break;
+		r = cs_pool_mount(root, err);
+		if (r < 0)
+			break;
+	}
+	if (r == -ENOENT)
+		return cs_fail(err, ENOENT, "'%s': no store here (make one: clearstore init)",
+			       root);
+	if (r < 0)
+		return r;
+	*ret = cs_steal_fd(&fd);
+	return 0;
+}
+
+static int open_folder(const struct cs_store *store, const char *name, int *ret, struct cs_err *err)
+{
+	int fd = openat(store->dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd < 0)
+		return cs_fail_errno(err, errno, "store '%s': cannot open folder '%s'%s",
+				     store->root, name, errno == EACCES ? " (run as root)" : "");
+	*ret = fd;
+	return 0;
+}
+
+/* (name) is half-made, or half-removed. Its maker holds a flock on the folder itself; when that can
+ * be had, the maker is dead, and nobody else can take the name as long as the folder has it. */
+static void sweep_one(int templates_fd, const char *name)
+{
+	cs_auto(cs_fd_closep) int fd =
+		openat(templates_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat held, named;
+
+	if (fd < 0) {
+		if (errno == ENOTDIR || errno == ELOOP)
+			unlinkat(templates_fd, name, 0);
+		return;
+	}
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return;
+	if (fstat(fd, &held) < 0 || fstatat(templates_fd, name, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    held.st_ino != named.st_ino || held.st_dev != named.st_dev)
+		return; /* published or removed meanwhile */
+	cs_subvol_remove(templates_fd, name, NULL);
+}
+
+/* One reading of a short folder when there is nothing. What cannot be swept now is next time. */
+static void sweep(int templates_fd)
+{
+	cs_auto(cs_dir_closep) DIR *dir = NULL;
+	struct dirent *entry;
+	int copy;
+
+	copy = openat(templates_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = copy < 0 ? NULL : fdopendir(copy);
+	while (dir && (entry = readdir(dir))) {
+		if (entry->d_name[0] == '.' && strcmp(entry->d_name, ".") &&
+		    strcmp(entry->d_name, ".."))
+			sweep_one(templates_fd, entry->d_name);
+	}
+}
+
+int cs_store_open(const char *root, struct cs_store **ret, struct cs_err *err)
+{
+	cs_auto(cs_store_freep) struct cs_store *store = calloc(1, sizeof(*store));
+	struct statfs fs;
+	int r;
+
+	if (!store)
+		return cs_fail_errno(err, ENOMEM, "store '%s'", root);
+	store->dirfd = store->templates_fd = store->guests_fd = -1;
+	store->root = strdup(root);
+	if (!store->root)
+		return cs_fail_errno(err, ENOMEM, "store '%s'", root);
+
+	r = open_root(root, &store->dirfd, err);
+	if (r == 0)
+		r = open_folder(store, "templates", &store->templates_fd, err);
+	if (r == 0)
+		r = open_folder(store, "guests", &store->guests_fd, err);
+	if (r < 0)
+		return r;
+	store->btrfs = fstatfs(store->dirfd, &fs) == 0 && fs.f_type == BTRFS_SUPER_MAGIC;
+	sweep(store->templates_fd);
+	*ret = cs_steal(store);
+	return 0;
+}
+
+const char *cs_store_root(const struct cs_store *store)
+{
+	return store->root;
+}
+
+int cs_store_dirfd(const struct cs_store *store)
+{
+	return store->dirfd;
+}
+
+int cs_store_templates_fd(const struct cs_store *store)
+{
+	return store->templates_fd;
+}
+
+int cs_store_guests_fd(const struct cs_store *store)
+{
+	return store->guests_fd;
+}
+
+bool cs_store_is_btrfs(const struct cs_store *store)
+{
+	return store->btrfs;
+}
+
+int cs_store_space(const struct cs_store *store, uint64_t *ret_bytes, struct cs_err *err)
+{
+	cs_auto(cs_mem_freep) char *image = NULL;
+	size_t bytes = strlen(store->root);
+	struct statvfs fs;
+	uint64_t space, under;
+
+	if (fstatvfs(store->dirfd, &fs) < 0)
+		return cs_fail_errno(err, errno, "store '%s'", store->root);
+	space = (uint64_t)fs.f_bavail * fs.f_frsize;
+
+	/* The image is sparse: when the disk under it is full, its Btrfs gets errors where it was
+	 * promised room, and goes read-only. */
+	while (bytes > 1 && store->root[bytes - 1] == '/')
+		bytes--;
+	if (asprintf(&image, "%.*s.img", (int)bytes, store->root) < 0) {
+		image = NULL;
+		return cs_fail_errno(err, ENOMEM, "store '%s'", store->root);
+	}
+	if (statvfs(image, &fs) == 0) {
+		under = (uint64_t)fs.f_bavail * fs.f_frsize;
+		space = under < space ? under : space;
+	}
+	*ret_bytes = space;
+	return 0;
+}
+
+int cs_store_lock(const struct cs_store *store, bool exclusive, int *ret, struct cs_err *err)
+{
+	cs_auto(cs_fd_closep) int fd = -1;
+
+	fd = openat(store->dirfd, LOCK_FILE, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return cs_fail_errno(err, errno, "cannot lock store '%s'", store->root);
+	while (flock(fd, exclusive ? LOCK_EX : LOCK_SH) < 0) {
+		if (errno != EINTR)
+			return cs_fail_errno(err, errno, "cannot lock store '%s'", store->root);
+	}
+	*ret = cs_steal_fd(&fd);
+	return 0;
+}
+
+struct cs_store *cs_store_free(struct cs_store *store)
+{
+	if (!store)
+		return NULL;
+	cs_fd_closep(&store->guests_fd);
+	cs_fd_closep(&store->templates_fd);
+	cs_fd_closep(&store->dirfd);
+	free(store->root);
+	free(store);
+	return NULL;
+}

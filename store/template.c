@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "store/template.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "store/base/io.h"
+#include "store/base/name.h"
+#include "store/base/progress.h"
+#include "store/manifest.h"
+#include "store/subvol.h"
+
+struct cs_template {
+	char name[CS_NAME_MAX + 1], version[CS_NAME_MAX + 1];
+	struct cs_manifest *manifest;
+	int part_fd[CS_PART_MAX];
+};
+
+/* "web" or "web@3" -> name and version ("": the active one). */
+static int split_name(const char *text, struct cs_template *ret, struct cs_err *err)
+{
+	const char *at = strchrnul(text, '@');
+	size_t bytes = (size_t)(at - text);
+	int r;
+
+	if (bytes > CS_NAME_MAX)
+		return cs_name_check("template", text, err);
+	memcpy(ret->name, text, bytes);
+	ret->name[bytes] = '\0';
+	r = cs_name_check("template", ret->name, err);
+	if (r < 0 || !*at)
+		return r;
+	r = cs_name_check("template version", at + 1, err);
+	if (r < 0)
+		return r;
+	memcpy(ret->version, at + 1, strlen(at + 1) + 1);
+	return 0;
+}
+
+/* The active version is the target of a link, which must be a plain name beside it. */
+static int read_active(int dirfd, char ret[CS_NAME_MAX + 1], struct cs_err *err)
+{
+	char target[CS_NAME_MAX + 2];
+	ssize_t n;
+	int r;
+
+	n = readlinkat(dirfd, "active", target, sizeof(target) - 1);
+	if (n < 0)
+		return cs_fail_errno(err, errno, "no active version");
+	target[n] = '\0';
+	r = cs_name_check("template version", target, err);
+	if (r < 0)
+		return r;
+	memcpy(ret, target, (size_t)n + 1);
+	return 0;
+}
+
+static int open_part(struct cs_template *t, int dirfd, enum cs_part part, struct cs_err *err)
+{
+	const struct cs_manifest_part *promised = &t->manifest->part[part];
+	const char *name = cs_part_name(part);
+	struct stat st;
+
+	t->part_fd[part] =
+		openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (t->part_fd[part] < 0 || fstat(t->part_fd[part], &st) < 0)
+		return cs_fail_errno(err, errno, "part '%s'", name);
+	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != promised->bytes)
+		return cs_fail(err, EBADMSG,
+			       "part '%s' is not the file of %llu bytes that the "
+			       "manifest promises",
+			       name, (unsigned long long)promised->bytes);
+	return 0;
+}
+
+static int open_version(struct cs_template *t, int dirfd, struct cs_err *err)
+{
+	cs_auto(cs_fd_closep) int fd = -1;
+	int r = 0;
+
+	if (!t->version[0])
+		r = read_active(dirfd, t->version, err);
+	if (r < 0)
+		return r;
+	fd = openat(dirfd, t->version, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT)
+		return cs_fail(err, ENOENT, "no version '%s'", t->version);
+	if (fd < 0)
+		return cs_fail_errno(err, errno, "version '%s'", t->version);
+	r = cs_manifest_load(fd, &t->manifest, err);
+	for (int part = 0; part < CS_PART_MAX && r == 0; part++) {
+		if (t->manifest->part[part].present)
+			r = open_part(t, fd, (enum cs_part)part, err);
+	}
+	return r;
+}
+
+int cs_template_open(struct cs_store *store, const char *name, struct cs_template **ret,
+		     struct cs_err *err)
+{
+	cs_auto(cs_template_freep) struct cs_template *t = calloc(1, sizeof(*t));
+	cs_auto(cs_fd_closep) int dirfd = -1;
+	int r;
+
+	if (!t)
+		return cs_fail_errno(err, ENOMEM, "template");
+	for (int part = 0; part < CS_PART_MAX; part++)
+		t->part_fd[part] = -1;
+	r = split_name(name, t, err);
+	if (r < 0)
+		return r;
+	dirfd = openat(cs_store_templates_fd(store), t->name,
+		       O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dirfd < 0 && errno == ENOENT)
+		return cs_fail(err, ENOENT,
+			       "template '%s': not there (see: clearstore template list)", t->name);
+	if (dirfd < 0)
+		return cs_fail_errno(err, errno, "template '%s'", t->name);
+	r = open_version(t, dirfd, err);
+	if (r < 0)
+		return cs_fail_in(err, r, "template '%s'", t->name);
+	*ret = cs_steal(t);
+	return 0;
+}
+
+static int by_version(const struct dirent **a, const struct dirent **b)
+{
+	return strverscmp((*a)->d_name, (*b)->d_name);
+}
+
+static int is_visible(const struct dirent *entry)
+{
+	return entry->d_name[0] != '.';
+}
+
+int cs_template_each(struct cs_store *store, cs_template_fn fn, void *arg, struct cs_err *err)
+{
+	struct dirent **names;
+	int n, r = 0;
+
+	n = scandirat(cs_store_templates_fd(store), ".", &names, is_visible, by_version);
+	if (n < 0)
+		return cs_fail_errno(err, errno, "cannot list the templates");
+	for (int i = 0; i < n; i++) {
+		cs_auto(cs_template_freep) struct cs_template *t = NULL;
+		struct cs_err broken = { 0 };
+
+		if (r == 0) {
+			cs_template_open(store, names[i]->d_name, &t, &broken);
+			/* gone since it was listed */
+			if (t || broken.code != ENOENT ||
+			    !cs_missing_at(cs_store_templates_fd(store), names[i]->d_name))
+				r = fn(names[i]->d_name, t, t ? NULL : &broken, arg);
+		}
+		free(names[i]);
+	}
+	free(names);
+	return r;
+}
+
+/* Is any version of the template in (dirfd) borrowed? */
+static int check_borrowed(int dirfd, const char *name, const struct cs_template_user *user,
+			  struct cs_err *err)
+{
+	cs_auto(cs_dir_closep) DIR *dir = NULL;
+	struct dirent *entry;
+	char guest[64];
+	int copy, r;
+
+	copy = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = copy < 0 ? NULL : fdopendir(copy);
+	if (!dir)
+		return cs_fail_errno(err, errno, "template '%s'", name);
+	while ((entry = readdir(dir))) {
+		if (entry->d_name[0] == '.' || !strcmp(entry->d_name, "active"))
+			continue;
+		r = user->find(user->arg, name, entry->d_name, guest, err);
+		if (r < 0)
+			return r;
+		if (r > 0)
+			return cs_fail(err, EBUSY,
+				       "template '%s' is used by guest '%.63s' (remove that first: "
+				       "clearstore remove %.63s)",
+				       name, guest, guest);
+	}
+	return 0;
+}
+
+int cs_template_remove(struct cs_store *store, const char *name,
+		       const struct cs_template_user *user, struct cs_err *err)
+{
+	cs_auto(cs_fd_closep) int lock = -1, dirfd = -1;
+	char old[CS_NAME_MAX + 8];
+	int templates_fd = cs_store_templates_fd(store), r;
+
+	r = cs_name_check("template", name, err);
+	if (r == 0)
+		r = cs_store_lock(store, true, &lock, err);
+	if (r < 0)
+		return r;
+	dirfd = openat(templates_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dirfd < 0 && errno == ENOENT)
+		return cs_fail(err, ENOENT,
+			       "template '%s': not there (see: clearstore template list)", name);
+	if (dirfd < 0)
+		return cs_fail_errno(err, errno, "template '%s'", name);
+	r = user ? check_borrowed(dirfd, name, user, err) : 0;
+	if (r < 0)
+		return r;
+
+	/* out of sight first, so that a kill leaves nothing half there; held, so that no sweep
+	 * does the same work */
+	snprintf(old, sizeof(old), ".%s.old", name);
+	if (flock(dirfd, LOCK_EX | LOCK_NB) < 0)
+		return cs_fail(err, EBUSY, "template '%s': another process works on it", name);
+	if (cs_subvol_remove(templates_fd, old, err) < 0)
+		return cs_fail_in(err, -EIO, "template '%s'", name);
+	if (renameat2(templates_fd, name, templates_fd, old, RENAME_NOREPLACE) < 0)
+		return cs_fail_errno(err, errno, "template '%s'", name);
+	r = cs_subvol_remove(templates_fd, old, err);
+	if (r == 0)
+		r = cs_sync_dir(templates_fd);
+	return r < 0 ? cs_fail_in(err, r, "template '%s'", name) : 0;
+}
+
+int cs_template_verify(const struct cs_template *t, struct cs_progress *progress,
+		       struct cs_err *err)
+{
+	struct cs_digest_progress at = { .progress = progress };
+	char found[CS_DIGEST_TEXT];
+	int r;
+
+	for (int part = 0; part < CS_PART_MAX; part++) {
+		const struct cs_manifest_part *promised = &t->manifest->part[part];
+		struct cs_view view;
+
+		if (cs_template_view(t, (enum cs_part)part, &view, NULL) < 0)
+			continue;
+		r = cs_manifest_digest((enum cs_part)part, &view, &at, found, err);
+		if (r < 0)
+			return cs_fail_in(err, r, "template '%s': part '%s'", t->name,
+					  cs_part_name((enum cs_part)part));
+		if (strcmp(found, promised->sha256))
+			return cs_fail(
+				err, EBADMSG,
+				"template '%s': part '%s' is damaged: SHA-256 %.16s..., %.16s"
+				"... in the manifest (remove it and add it anew)",
+				t->name, cs_part_name((enum cs_part)part), found, promised->sha256);
+		at.done += promised->bytes;
+	}
+	return 0;
+}
+
+const char *cs_template_name(const struct cs_template *t)
+{
+	return t->name;
+}
+
+const char *cs_template_version(const struct cs_template *t)
+{
+	return t->version;
+}
+
+const char *cs_template_cmdline(const struct cs_template *t)
+{
+	return t->manifest->cmdline;
+}
+
+const char *cs_template_kernel_release(const struct cs_template *t)
+{
+	return t->manifest->kernel_release;
+}
+
+bool cs_template_stock_kernel(const struct cs_template *t)
+{
+	return t->manifest->stock_kernel;
+}
+
+enum cs_root_format cs_template_root_format(const struct cs_template *t)
+{
+	return t->manifest->root_format;
+}
+
+time_t cs_template_created(const struct cs_template *t)
+{
+	return t->manifest->created;
+}
+
+uint64_t cs_template_input_bytes(const struct cs_template *t)
+{
+	return t->manifest->input_bytes;
+}
+
+const struct cs_manifest *cs_template_manifest(const struct cs_template *t)
+{
+	return t->manifest;
+}
+
+int cs_template_view(const struct cs_template *t, enum cs_part part, struct cs_view *ret,
+		     struct cs_err *err)
+{
+	if (!t->manifest->part[part].present)
+		return cs_fail(err, ENOENT, "template '%s': has no part '%s'", t->name,
+			       cs_part_name(part));
+	*ret = (struct cs_view){
+		.fd = t->part_fd[part],
+		.bytes = t->manifest->part[part].bytes,
+		.media = t->manifest->part[part].media,
+	};
+	return 0;
+}
+
+const char *cs_template_digest(const struct cs_template *t, enum cs_part part)
+{
+	return t->manifest->part[part].present ? t->manifest->part[part].sha256 : NULL;
+}
+
+struct cs_template *cs_template_free(struct cs_template *t)
+{
+	if (!t)
+		return NULL;
+	for (int part = 0; part < CS_PART_MAX; part++)
+		cs_fd_closep(&t->part_fd[part]);
+	t->manifest = cs_manifest_free(t->manifest);
+	free(t);
+	return NULL;
+}
