@@ -306,10 +306,14 @@ static int restrict_ring(struct io_uring *ring, int fd)
 
 	io_uring_register_iowq_max_workers(ring, workers); /* 5.15; before: the kernel's choice */
 	r = io_uring_register_files(ring, &fd, 1);
+	/* Not by the functions made for these two: Debian 12's liburing.so forgets to export them.
+	 */
 	if (r >= 0)
-		r = io_uring_register_restrictions(ring, rules, OPS + 2);
+		r = io_uring_register((unsigned)ring->ring_fd, IORING_REGISTER_RESTRICTIONS, rules,
+				      OPS + 2);
 	if (r >= 0)
-		r = io_uring_enable_rings(ring);
+		r = io_uring_register((unsigned)ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL,
+				      0);
 	return r;
 }
 
