@@ -73,6 +73,8 @@ static void quiesce(struct cs_virtio_mmio *mmio)
 {
 	mmio->dev->running = false;
 	for (unsigned i = 0; i < mmio->dev->ops->queues; i++) {
+		if (!mmio->bell[i].watch)
+			continue; /* half-built */
 		cs_watch_set(mmio->bell[i].watch, 0);
 		unring(mmio->bell[i].fd);
 	}
@@ -383,18 +385,19 @@ int cs_virtio_mmio_create(const struct cs_virtio_mmio_spec *spec, struct cs_virt
 	struct cs_virtio *dev = spec->device;
 	int r;
 
-	if (!mmio)
-		return cs_fail_errno(err, ENOMEM, "virtio %s", dev->ops->name);
+	if (!mmio) {
+		r = cs_fail_errno(err, ENOMEM, "virtio %s", dev->ops->name);
+		cs_virtio_free(dev);
+		return r;
+	}
 	for (unsigned i = 0; i < CS_VIRTIO_QUEUES; i++)
 		mmio->bell[i].fd = -1;
 	mmio->irq_fd = spec->irq_fd;
 	mmio->dev = dev;
 	for (unsigned i = 0; i < dev->ops->queues; i++) {
 		r = hang_bell(mmio, spec->loop, i, err);
-		if (r < 0) {
-			mmio->dev = NULL; /* stays the caller's */
+		if (r < 0)
 			return r;
-		}
 	}
 	dev->mem = spec->mem;
 	dev->loop = spec->loop;

@@ -18,7 +18,7 @@
 struct cs_virtio_mmio;
 
 struct cs_virtio_mmio_spec {
-	struct cs_virtio *device; /* becomes the transport's, when that could be made */
+	struct cs_virtio *device; /* becomes the transport's; freed when that fails */
 	const struct cs_mem *mem; /* lent */
 	struct cs_loop *loop;     /* lent */
 	int irq_fd;               /* an eventfd bound as irqfd (edge), lent; written to interrupt */

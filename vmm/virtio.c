@@ -62,7 +62,7 @@ void cs_virtio_serve(struct cs_virtio *dev, unsigned queue, cs_virtio_serve_fn f
 			cs_virtio_complete(dev, queue, chain.head, (uint64_t)written);
 	}
 	cs_virtio_notify(dev, queue);
-	if (left == 0 && q->ready)
+	if (left == 0 && cs_virtq_enable_kick(q, dev->mem, true))
 		cs_virtio_again(dev, queue);
 }
 
