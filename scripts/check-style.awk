@@ -100,8 +100,8 @@ code ~ /^#pragma once/ {
 # ---- length of functions, number of parameters
 code == "{" {
 	body = FNR
-	# Where an error is reported to goes without saying, and is not counted.
-	n = parameters(head) - (head ~ /struct cs_err \*/)
+	# Where the result and the error go is not counted.
+	n = parameters(head) - (head ~ /struct cs_err \*/) - (head ~ /\*ret[a-z_]*[,)]/)
 	if (n > arguments_max)
 		finding(FNR, "a function of " n " arguments, the limit is " arguments_max)
 }

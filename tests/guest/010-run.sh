@@ -22,11 +22,11 @@ wait
 is "python3 -c 'print(6*7)' prints 42" 42 "$(cat "$scratch/answer.out")"
 is "and its status is 0" 0 "$(cat "$scratch/answer.rc")"
 is "exit 7 is exit status 7" 7 "$(cat "$scratch/seven.rc")"
-is "what it writes to stderr comes on stderr" "to stderr" "$(tail -n 1 "$scratch/seven.err")"
+is "what it writes to stderr comes on stderr" "to stderr" "$(cat "$scratch/seven.err")"
 is "and not on stdout" "" "$(cat "$scratch/seven.out")"
 is "stdin reaches it, and so do arguments" "100000 an argument; with 'quotes' done" \
 	"$(tr '\n' ' ' <"$scratch/input.out" | sed 's/ $//')"
-is "a command that is not there is status 127" 127 "$(cat "$scratch/nothing.rc")"
+is "a command that is not there is a failure" 1 "$(cat "$scratch/nothing.rc")"
 claim "and is named" grep -q /no/such/command "$scratch/nothing.err"
 is "no guest is left of any of them" "" "$(my_guests)"
 finish

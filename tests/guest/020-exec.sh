@@ -9,8 +9,13 @@ is "output comes back" "hello from $me" "$(cs exec "$me" -- sh -c 'echo hello fr
 is "so does the status" 9 "$(status_of cs exec "$me" -- sh -c 'exit 9')"
 is "a signal that ended it is 128 and its number" 143 "$(status_of cs exec "$me" -- sh -c 'kill -TERM $$')"
 is "stderr is apart from stdout" "err" "$(cs exec "$me" -- sh -c 'echo out; echo err >&2' 2>&1 >/dev/null)"
-is "what is not there is status 127" 127 "$(status_of cs exec "$me" -- /no/such/command)"
-is "what may not be run is status 126" 126 "$(status_of cs exec "$me" -- /etc/passwd)"
+is "what is not there cannot be run" 1 "$(status_of cs exec "$me" -- /no/such/command)"
+is "what is no program cannot be run" 1 "$(status_of cs exec "$me" -- /etc/passwd)"
+claim "and the message is one line that names it" \
+	sh -c "'$program' --store '$store' exec '$me' -- /no/such/command 2>&1 | grep -c /no/such/command | grep -qx 1"
+is "a user and a folder can be chosen" "nobody /tmp" \
+	"$(cs exec -u nobody -w /tmp "$me" -- sh -c 'echo $(id -un) $(pwd)')"
+is "so can its environment" "a value" "$(cs exec -e 'THING=a value' "$me" -- sh -c 'echo "$THING"')"
 is "no input is end of file at once" 0 "$(cs exec "$me" -- wc -c </dev/null)"
 is "arguments arrive as they are" "$(printf 'a b|*|\n|$x|')" \
 	"$(cs exec "$me" -- sh -c 'printf "%s|" "$@"' - 'a b' '*' $'\n' '$x')"

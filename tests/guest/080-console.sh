@@ -10,12 +10,12 @@ begun() {
 	cs logs "$me" | grep -q 'COMMAND has begun'
 }
 claim "logs has what COMMAND wrote to the console" eventually 60 begun
-# The console is typed into, so a terminal is needed; its end is the escape that the program names.
-talk() {
-	{ sleep 2; printf 'are you there\n'; sleep 5; } |
-		timeout 20 "$program" --store "$store" console "$me" 2>&1 8>&- 9>&- || true
-}
-talk >"$scratch/talk"
+# Its end of input is ours, which is not the guest's: then it is left.
+# shellcheck disable=SC2094 # that it reads what is being written is the point
+{
+	printf 'are you there\n'
+	eventually 60 grep -q 'heard: are you there' "$scratch/talk"
+} | cs console "$me" >"$scratch/talk" 2>&1
 claim "the console answers" grep -q 'heard: are you there' "$scratch/talk"
 claim "and logs has that too" sh -c "'$program' --store '$store' logs '$me' | grep -q 'heard: are you there'"
 finish

@@ -7,9 +7,8 @@
 stock=$("$top/scripts/stock-kernel" cloud-amd64 8>&- 9>&-) || skip "no stock kernel (scripts/stock-kernel failed)"
 modules=${stock#*$'\n'}
 stock=${stock%%$'\n'*}
-standard=$(cs doctor --json | python3 -c 'import json, sys
-print(next((row["result"] for row in json.load(sys.stdin) if row["check"] == "syscall"), "unknown"))') || true
-[ "$standard" = ok ] || skip "this host's KVM runs only kernels with clearstore's patches (scripts/testbed runs any)"
+(cs doctor || true) | grep -q '^ok .*kvm: .*any kernel runs' ||
+	skip "this host's KVM runs only kernels with clearstore's patches (scripts/testbed runs any)"
 
 make_tiny "$scratch/root"
 rm "$scratch/root/big"

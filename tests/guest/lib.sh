@@ -203,10 +203,7 @@ cleanup() {
 	trap - EXIT
 	set +e
 	my_pids=$(for guest in $(my_guests); do field "$guest" pid 2>/dev/null; done)
-	for guest in $(my_guests); do
-		cs kill "$guest" >/dev/null 2>&1
-		cs remove "$guest" >/dev/null 2>&1
-	done
+	my_guests | xargs -r "$program" --store "$store" remove --force 8>&- 9>&-
 	[ -z "$(my_guests)" ] || left="guests $(my_guests | tr '\n' ' ')"
 	for pid in $my_pids; do
 		[ "$pid" = - ] || [ "$pid" = 0 ] || ! kill -0 "$pid" 2>/dev/null || left+=" process $pid"
