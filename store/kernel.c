@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "store/kernel.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <elf.h>
 #include <endian.h>
 #include <errno.h>
@@ -13,10 +11,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "store/archive.h"
 #include "store/base/io.h"
 #include "store/base/num.h"
 #include "store/base/own.h"
-#include "store/base/text.h"
 
 #define KERNEL_MAX (512 * CS_MIB)
 #define STEP_BYTES (UINT64_C(1) << 20)
@@ -87,79 +85,24 @@ int cs_bzimage_parse(const void *head, uint64_t head_bytes, uint64_t file_bytes,
 
 /* ---- unpacking ---- */
 
-/* A stretch of a file, fed to libarchive. */
-struct stretch {
+/* Where the kernel is written to. */
+struct sink {
 	int fd;
-	uint64_t at, end;
-	uint8_t *buf;
+	uint64_t at;
 };
 
-static la_ssize_t feed(struct archive *archive, void *arg, const void **ret)
+static int write_out(void *arg, const void *data, size_t bytes, struct cs_err *err)
 {
-	struct stretch *s = arg;
-	uint64_t part = s->end - s->at < STEP_BYTES ? s->end - s->at : STEP_BYTES;
+	struct sink *sink = arg;
 	int r;
 
-	r = cs_pread_full(s->fd, s->buf, part, s->at);
-	if (r < 0) {
-		archive_set_error(archive, -r, "cannot read");
-		return -1;
-	}
-	s->at += part;
-	*ret = s->buf;
-	return (la_ssize_t)part;
-}
-
-static void archive_freep(struct archive **archive)
-{
-	archive_read_free(*archive);
-}
-
-static int fail_unpack(struct archive *archive, struct cs_err *err)
-{
-	const char *said = archive_error_string(archive);
-	char words[160];
-
-	snprintf(words, sizeof(words), "%s", said ? said : "damaged");
-	cs_text_clean(words, false);
-	return cs_fail(err, EINVAL, "its compressed kernel cannot be unpacked: %s", words);
-}
-
-static int write_out(int out_fd, const void *data, uint64_t bytes, uint64_t at, struct cs_err *err)
-{
-	int r;
-
-	if (at + bytes > KERNEL_MAX)
-		return cs_fail(err, EFBIG, "unpacks to more than 512 MiB: not a kernel");
-	r = cs_pwrite_full(out_fd, data, bytes, at);
+	r = cs_pwrite_full(sink->fd, data, bytes, sink->at);
 	if (r == -ENOSPC || r == -EDQUOT)
 		return cs_fail(err, -r, "the store is full (remove a template, or make room)");
-	return r < 0 ? cs_fail_errno(err, -r, "cannot write the kernel") : 0;
-}
-
-static int unpack_all(struct archive *archive, int out_fd, struct cs_err *err)
-{
-	struct archive_entry *entry;
-	const void *data;
-	la_int64_t offset;
-	uint64_t end = 0;
-	size_t n;
-	int r;
-
-	if (archive_read_next_header(archive, &entry) < ARCHIVE_WARN)
-		return fail_unpack(archive, err);
-	for (;;) {
-		r = archive_read_data_block(archive, &data, &n, &offset);
-		if (r == ARCHIVE_EOF)
-			break;
-		if (r < ARCHIVE_WARN)
-			return fail_unpack(archive, err);
-		r = write_out(out_fd, data, n, (uint64_t)offset, err);
-		if (r < 0)
-			return r;
-		end = (uint64_t)offset + n;
-	}
-	return end ? 0 : cs_fail(err, EINVAL, "its compressed kernel is empty");
+	if (r < 0)
+		return cs_fail_errno(err, -r, "cannot write the kernel");
+	sink->at += bytes;
+	return 0;
 }
 
 /* Behind the compressed bytes the build appends their unpacked length in 4 bytes, for all but gzip,
@@ -177,48 +120,36 @@ static uint64_t trailer_bytes(int fd, const struct cs_bzimage *image)
 
 static int unpack_bzimage(int fd, const struct cs_bzimage *image, int out_fd, struct cs_err *err)
 {
-	cs_auto(archive_freep) struct archive *archive = archive_read_new();
-	cs_auto(cs_mem_freep) uint8_t *buf = malloc(STEP_BYTES);
-	struct stretch from = {
+	const struct cs_archive_stream payload = {
 		.fd = fd,
-		.at = image->payload_offset,
-		.end = image->payload_offset + image->payload_bytes - trailer_bytes(fd, image),
-		.buf = buf,
+		.offset = image->payload_offset,
+		.bytes = image->payload_bytes - trailer_bytes(fd, image),
+		.max_bytes = KERNEL_MAX,
 	};
+	struct sink sink = { .fd = out_fd };
+	int r;
 
-	if (!archive || !buf)
-		return cs_fail_errno(err, ENOMEM, "kernel");
-	archive_read_support_filter_gzip(archive);
-	archive_read_support_filter_bzip2(archive);
-	archive_read_support_filter_lzma(archive);
-	archive_read_support_filter_xz(archive);
-	archive_read_support_filter_lz4(archive);
-	archive_read_support_filter_zstd(archive);
-	archive_read_support_format_raw(archive);
-	archive_read_support_format_empty(archive);
-	if (archive_read_open(archive, &from, NULL, feed, NULL) != ARCHIVE_OK)
-		return fail_unpack(archive, err);
-	return unpack_all(archive, out_fd, err);
+	r = cs_archive_unpack(&payload, write_out, &sink, err);
+	return r < 0 ? cs_fail_in(err, r, "its compressed part") : 0;
 }
 
 static int copy_vmlinux(int fd, uint64_t bytes, int out_fd, struct cs_err *err)
 {
 	cs_auto(cs_mem_freep) uint8_t *buf = malloc(STEP_BYTES);
-	uint64_t at, part;
-	int r;
+	struct sink sink = { .fd = out_fd };
+	uint64_t part;
+	int r = 0;
 
 	if (!buf)
 		return cs_fail_errno(err, ENOMEM, "kernel");
-	for (at = 0; at < bytes; at += part) {
-		part = bytes - at < STEP_BYTES ? bytes - at : STEP_BYTES;
-		r = cs_pread_full(fd, buf, part, at);
+	while (sink.at < bytes && r == 0) {
+		part = bytes - sink.at < STEP_BYTES ? bytes - sink.at : STEP_BYTES;
+		r = cs_pread_full(fd, buf, part, sink.at);
 		if (r < 0)
 			return cs_fail_errno(err, -r, "cannot read");
-		r = write_out(out_fd, buf, part, at, err);
-		if (r < 0)
-			return r;
+		r = write_out(&sink, buf, part, err);
 	}
-	return 0;
+	return r;
 }
 
 /* ---- checking ---- */

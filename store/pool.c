@@ -22,8 +22,7 @@
 #include "store/loopdev.h"
 #include "store/store.h"
 
-#define DEFAULT_BYTES (40 * CS_GIB)
-#define MIN_BYTES     (256 * CS_MIB) /* mkfs.btrfs wants 109 MiB; less than this is no use */
+#define MIN_BYTES (256 * CS_MIB) /* mkfs.btrfs wants 109 MiB; less than this is no use */
 
 struct place {
 	char root[PATH_MAX];      /* without a slash at its end */
@@ -291,7 +290,7 @@ int cs_pool_init(const struct cs_pool_spec *spec, struct cs_err *err)
 	cs_fd_closep(&dirfd);
 	if (spec->path)
 		return init_folder(&place, spec->path, err);
-	return init_image(&place, spec->bytes ? spec->bytes : DEFAULT_BYTES, err);
+	return init_image(&place, spec->bytes ? spec->bytes : CS_POOL_BYTES, err);
 }
 
 static int open_image(const struct place *place, struct cs_err *err)

@@ -6,11 +6,14 @@
 
 #include "store/base/err.h"
 
+/* A sparse image: what is not written to it costs nothing. */
+#define CS_POOL_BYTES (UINT64_C(40) << 30)
+
 struct cs_pool_spec {
 	const char *root; /* where the store will be seen */
 	const char *path; /* an existing folder to be the store; then (root) becomes a link to it.
 			     NULL: none */
-	uint64_t bytes;   /* otherwise: size of the sparse image <root>.img; 0: 40 GiB */
+	uint64_t bytes;   /* otherwise: size of the sparse image <root>.img; 0: CS_POOL_BYTES */
 };
 
 /* Make a store: image, mkfs.btrfs, mount (noatime, direct I/O on the loop device so that its pages

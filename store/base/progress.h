@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "store/base/own.h"
+
 struct cs_progress;
 
 /* (what): "import root.tar". (total_bytes) 0: unknown, then bytes and rate are shown without a bar.
@@ -18,3 +20,4 @@ void cs_progress_step(struct cs_progress *progress, const char *what);
 
 /* Erase the bar. Returns NULL. */
 struct cs_progress *cs_progress_free(struct cs_progress *progress);
+CS_DEFINE_AUTO(cs_progress);
