@@ -91,7 +91,7 @@ static void sweep_guest(struct sweep *sweep, const char *guest, const char *mark
 
 /* ---- a mark --------------------------------------------------------------------------------- */
 
-/* Take "PID-OWNER-NAME" apart. (mark) is cut up. */
+/* Take "PID-OWNER-NAME" apart; the name is not looked at. (mark) is cut up. */
 static bool parse_mark(char *mark, pid_t *ret_pid, pid_t *ret_owner, const char **ret_guest)
 {
 	char *owner = strchr(mark, '-');
@@ -102,8 +102,7 @@ static bool parse_mark(char *mark, pid_t *ret_pid, pid_t *ret_owner, const char 
 		return false;
 	*owner++ = '\0';
 	*guest++ = '\0';
-	if (cs_parse_u64(mark, PID_MAX, &pid) < 0 || cs_parse_u64(owner, PID_MAX, &owner_pid) < 0 ||
-	    cs_name_check("guest", guest, NULL) < 0)
+	if (cs_parse_u64(mark, PID_MAX, &pid) < 0 || cs_parse_u64(owner, PID_MAX, &owner_pid) < 0)
 		return false;
 	*ret_pid = (pid_t)pid;
 	*ret_owner = (pid_t)owner_pid;
@@ -152,7 +151,8 @@ static void sweep_mark(struct sweep *sweep, const char *name)
 		return;
 	memcpy(parts, name, strlen(name) + 1);
 	if (parse_mark(parts, &pid, &owner, &guest) &&
-	    (sweep->booted || is_free(pid) || is_free(owner)))
+	    (sweep->booted || is_free(pid) || is_free(owner)) &&
+	    cs_name_check("guest", guest, NULL) == 0)
 		sweep_guest(sweep, guest, name);
 }
 

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <libsmartcols.h>
+#include <libsmartcols/libsmartcols.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tests/fake/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+struct cs_store {
+	int guests_fd;
+};
+
+struct cs_template {
+	struct cs_view view[CS_PART_MAX];
+};
+
+struct cs_store *cs_fake_store(int dirfd)
+{
+	struct cs_store *store = calloc(1, sizeof(*store));
+
+	if (store) {
+		mkdirat(dirfd, "guests", 0711);
+		store->guests_fd = openat(dirfd, "guests", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	}
+	return store;
+}
+
+int cs_store_guests_fd(const struct cs_store *store)
+{
+	return store->guests_fd;
+}
+
+struct cs_store *cs_store_free(struct cs_store *store)
+{
+	if (store)
+		cs_fd_closep(&store->guests_fd);
+	free(store);
+	return NULL;
+}
+
+struct cs_template *cs_fake_template(void)
+{
+	return calloc(1, sizeof(struct cs_template));
+}
+
+void cs_fake_template_part(struct cs_template *t, enum cs_part part, int fd, uint64_t bytes)
+{
+	t->view[part] = (struct cs_view){ .fd = fd, .bytes = bytes };
+}
+
+int cs_template_view(const struct cs_template *t, enum cs_part part, struct cs_view *ret,
+		     struct cs_err *err)
+{
+	if (!t->view[part].bytes)
+		return cs_fail(err, ENOENT, "template 'debian': has no such part");
+	*ret = t->view[part];
+	return 0;
+}
+
+const char *cs_template_name(const struct cs_template *t)
+{
+	return "debian";
+}
+
+const char *cs_template_version(const struct cs_template *t)
+{
+	return "1";
+}
+
+const char *cs_template_cmdline(const struct cs_template *t)
+{
+	return "quiet";
+}
+
+bool cs_template_stock_kernel(const struct cs_template *t)
+{
+	return true;
+}
+
+struct cs_template *cs_template_free(struct cs_template *t)
+{
+	free(t);
+	return NULL;
+}

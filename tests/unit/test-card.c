@@ -1,0 +1,592 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Cards: what is written comes back, what is broken is said to be, and who is alive. */
+#include <errno.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+
+#include "tests/unit/cow-guest.h"
+
+/* ---- the text ------------------------------------------------------------------------------- */
+
+static void test_round_trip(void **state)
+{
+	struct cow *cow = *state;
+	char *command[] = { "sh", "-c", "echo \"a\nb\" \xff\xfe\x01", "", NULL };
+	char *env[] = { "A=\xc3\xa9", NULL };
+	struct cs_card card = cow_card("web-1");
+	struct cs_card *got, *copy;
+
+	cow_create(cow, "web-1");
+	card.vcpus = 4;
+	card.run_init = true;
+	card.remove_on_exit = true;
+	card.command = command;
+	card.env = env;
+	card.append = "quiet \"x\"";
+	card.started = 1700000001;
+	card.owner_pid = 4194303;
+	card.owner_start_ticks = INT64_MAX;
+	card.disk_bytes = UINT64_C(8) << 30;
+	assert_int_equal(cs_card_save(cow->store, &card, NULL), 0);
+	got = cow_load(cow, "web-1");
+	assert_string_equal(got->guest, "web-1");
+	assert_string_equal(got->template, "debian");
+	assert_string_equal(got->version, "1");
+	assert_int_equal(got->ram_bytes, 128 * CS_MIB);
+	assert_int_equal(got->disk_bytes, card.disk_bytes);
+	assert_int_equal(got->vcpus, 4);
+	assert_true(got->run_init && got->remove_on_exit && !got->persist);
+	for (int i = 0; i < 4; i++)
+		assert_string_equal(got->command[i], command[i]);
+	assert_null(got->command[4]);
+	assert_string_equal(got->env[0], env[0]);
+	assert_null(got->env[1]);
+	assert_string_equal(got->append, card.append);
+	assert_int_equal(got->created, 1700000000);
+	assert_int_equal(got->started, 1700000001);
+	assert_int_equal(got->owner_pid, 4194303);
+	assert_int_equal(got->owner_start_ticks, INT64_MAX);
+
+	copy = cs_card_copy(got);
+	cs_card_free(got);
+	assert_string_equal(copy->command[2], command[2]);
+	assert_string_equal(copy->append, card.append);
+	cs_card_free(copy);
+	assert_null(cs_card_free(NULL));
+}
+
+static void test_without_options(void **state)
+{
+	struct cow *cow = *state;
+	struct cs_card *got;
+
+	cow_create(cow, "web");
+	got = cow_load(cow, "web");
+	assert_null(got->command);
+	assert_null(got->env);
+	assert_null(got->append);
+	assert_int_equal(got->pid, 0);
+	assert_int_equal(got->state, CS_GUEST_STOPPED);
+	assert_string_equal(got->stop_reason, "new");
+	assert_int_equal(got->exit_status, -1);
+	cs_card_free(got);
+}
+
+static void test_refuses_to_write(void **state)
+{
+	struct cow *cow = *state;
+	struct cs_err err = { .code = 0 };
+	static char huge[70000];
+	struct cs_card card;
+
+	cow_create(cow, "web");
+	memset(huge, 'x', sizeof(huge) - 1);
+	card = cow_card("web");
+	card.append = huge;
+	assert_int_equal(cs_card_save(cow->store, &card, &err), -E2BIG);
+	card = cow_card("web");
+	card.vcpus = 0;
+	assert_int_equal(cs_card_save(cow->store, &card, &err), -EINVAL);
+	card = cow_card("web");
+	card.pid = -1;
+	assert_int_equal(cs_card_save(cow->store, &card, &err), -EINVAL);
+	card = cow_card("web");
+	snprintf(card.template, sizeof(card.template), "../x");
+	assert_int_equal(cs_card_save(cow->store, &card, &err), -EINVAL);
+	card = cow_card("none");
+	assert_int_equal(cs_card_save(cow->store, &card, &err), -ENOENT);
+	assert_non_null(strstr(err.text, "'none'"));
+	card = cow_card("../web");
+	assert_int_equal(cs_card_save(cow->store, &card, &err), -EINVAL);
+	cs_card_free(cow_load(cow, "web")); /* the old one is still there, and whole */
+}
+
+static char *card_text(struct cow *cow, const char *guest)
+{
+	char path[200], *text = NULL;
+
+	snprintf(path, sizeof(path), "%s/card.json", guest);
+	assert_int_equal(cs_read_file_at(cow->guests_fd, path, 1 << 20, &text, NULL), 0);
+	return text;
+}
+
+static void assert_broken(struct cow *cow, const char *text)
+{
+	struct cs_err err = { .code = 0 };
+	struct cs_card *card = (struct cs_card *)1;
+
+	cow_write(cow, "web", "card.json", text);
+	assert_int_equal(cs_card_load(cow->store, "web", &card, &err), -EBADMSG);
+	assert_ptr_equal(card, (struct cs_card *)1);
+	assert_memory_equal(err.text, "guest 'web': card.json: ", 24);
+}
+
+static void test_truncated(void **state)
+{
+	struct cow *cow = *state;
+	char *text;
+
+	cow_create(cow, "web");
+	text = card_text(cow, "web");
+	for (size_t n = strlen(text); n-- > 0;) {
+		text[n] = '\0';
+		assert_broken(cow, text);
+	}
+	free(text);
+}
+
+/* (text) with (from) replaced by (to). */
+static char *swap(const char *text, const char *from, const char *to)
+{
+	const char *at = strstr(text, from);
+	char *made;
+
+	assert_non_null(at);
+	assert_true(asprintf(&made, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from)) > 0);
+	return made;
+}
+
+static void test_hostile_members(void **state)
+{
+	static const struct {
+		const char *from, *to;
+	} rows[] = {
+		{ "\"vcpus\": 1", "\"vcpus\": 0" },
+		{ "\"vcpus\": 1", "\"vcpus\": -1" },
+		{ "\"vcpus\": 1", "\"vcpus\": 1.5" },
+		{ "\"vcpus\": 1", "\"vcpus\": \"1\"" },
+		{ "\"vcpus\": 1", "\"vcpus\": 99999" },
+		{ "\"vcpus\": 1", "\"vcpus\": 99999999999999999999999" },
+		{ "\"vcpus\": 1", "\"vcpus\": 1, \"vcpus\": 2" },
+		{ "\"guest\": \"web\"", "\"guest\": \"other\"" },
+		{ "\"guest\": \"web\"", "\"guest\": \"../web\"" },
+		{ "\"guest\": \"web\"", "\"guest\": null" },
+		{ "\"template\": \"debian\"", "\"template\": \"../../etc\"" },
+		{ "\"template\": \"debian\"", "\"template\": "
+					      "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+					      "aaaaaaaaaaaaaaaaaaaaaaaa\"" },
+		{ "\"version\": \"1\"", "\"version\": \"123456789012345678901234567890123\"" },
+		{ "\"version\": \"1\"", "\"version\": 1" },
+		{ "\"persist\": false", "\"persist\": 0" },
+		{ "\"command\": null", "\"command\": \"sh\"" },
+		{ "\"command\": null", "\"command\": {}" },
+		{ "\"command\": null", "\"command\": [1]" },
+		{ "\"command\": null", "\"command\": [\"a\", null]" },
+		{ "\"command\": null", "\"command\": [\"a\\u0000b\"]" },
+		{ "\"command\": null", "\"command\": [{\"bytes\": \"f\"}]" },
+		{ "\"command\": null", "\"command\": [{\"bytes\": \"0g\"}]" },
+		{ "\"command\": null", "\"command\": [{\"bytes\": \"0x\"}]" },
+		{ "\"command\": null", "\"command\": [{\"bytes\": \"00\"}]" },
+		{ "\"command\": null", "\"command\": [{\"bytes\": 1}]" },
+		{ "\"command\": null", "\"command\": [{}]" },
+		{ "\"env\": null", "\"env\": [[]]" },
+		{ "\"append\": null", "\"append\": []" },
+		{ "\"pid\": 0", "\"pid\": -1" },
+		{ "\"pid\": 0", "\"pid\": 4194304" },
+		{ "\"pid\": 0", "\"pid\": true" },
+		{ "\"start_ticks\": 0", "\"start_ticks\": -5" },
+		{ "\"monitor\"", "\"monitors\"" },
+		{ "\"boot\": \"", "\"boot\": \"zz" },
+		{ "\"boot\": \"", "\"boot\": \"0123456789012345678901234567890123456789" },
+		{ "\"format\": 1", "\"format\": 0" },
+		{ "\"format\": 1", "\"format\": \"1\"" },
+		{ "{", "[" },
+		{ "{", "" },
+		{ "}", "}x" },
+	};
+	struct cow *cow = *state;
+	char *text, *made;
+
+	cow_create(cow, "web");
+	text = card_text(cow, "web");
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		made = swap(text, rows[i].from, rows[i].to);
+		assert_broken(cow, made);
+		free(made);
+	}
+	free(text);
+	assert_broken(cow, "null");
+	assert_broken(cow, "[]");
+	assert_broken(cow, "\"\xff\"");
+}
+
+static void test_hostile_files(void **state)
+{
+	struct cow *cow = *state;
+	struct cs_card *card = NULL;
+	char *huge = malloc(200001), *text, *made;
+
+	cow_create(cow, "web");
+	text = card_text(cow, "web");
+	memset(huge, '[', 200000);
+	huge[200000] = '\0';
+	assert_broken(cow, huge);
+	huge[60000] = '\0'; /* within the size, far too deep */
+	assert_broken(cow, huge);
+	free(huge);
+	made = swap(text, "\"format\": 1", "\"format\": 2");
+	cow_write(cow, "web", "card.json", made);
+	assert_int_equal(cs_card_load(cow->store, "web", &card, NULL), -EPROTO);
+	free(made);
+	/* what this version does not know is left alone */
+	made = swap(text, "\"format\": 1", "\"format\": 1, \"colour\": [{}]");
+	cow_write(cow, "web", "card.json", made);
+	cs_card_free(cow_load(cow, "web"));
+	free(made);
+	free(text);
+
+	assert_int_equal(unlinkat(cow->guests_fd, "web/card.json", 0), 0);
+	assert_int_equal(cs_card_load(cow->store, "web", &card, NULL), -EBADMSG);
+	assert_int_equal(symlinkat("/etc/passwd", cow->guests_fd, "web/card.json"), 0);
+	assert_int_equal(cs_card_load(cow->store, "web", &card, NULL), -EBADMSG);
+	assert_int_equal(unlinkat(cow->guests_fd, "web/card.json", 0), 0);
+	assert_int_equal(mkfifoat(cow->guests_fd, "web/card.json", 0600), 0);
+	assert_int_equal(cs_card_load(cow->store, "web", &card, NULL), -EBADMSG);
+	assert_null(card);
+}
+
+static void test_no_such_guest(void **state)
+{
+	struct cow *cow = *state;
+	struct cs_card *card = NULL;
+	struct cs_err err = { .code = 0 };
+
+	assert_int_equal(cs_card_load(cow->store, "web", &card, &err), -ENOENT);
+	assert_string_equal(err.text,
+			    "guest 'web': there is none of this name (clearstore list shows all)");
+	assert_int_equal(cs_card_load(cow->store, "../guests/web", &card, &err), -EINVAL);
+	assert_int_equal(cs_card_load(cow->store, ".marks", &card, &err), -EINVAL);
+	assert_int_equal(symlinkat("/", cow->guests_fd, "link"), 0);
+	assert_true(cs_card_load(cow->store, "link", &card, &err) < 0);
+	assert_null(card);
+}
+
+/* ---- life ----------------------------------------------------------------------------------- */
+
+static void check_state(struct cow *cow, enum cs_guest_state want, const char *reason, int status)
+{
+	struct cs_card *card = cow_load(cow, "web");
+
+	assert_int_equal(card->state, want);
+	assert_string_equal(card->stop_reason, reason);
+	assert_int_equal(card->exit_status, status);
+	cs_card_free(card);
+}
+
+static void test_runs_and_stops(void **state)
+{
+	static const struct {
+		const char *line;
+		enum cs_guest_state state;
+		const char *reason;
+		int status;
+	} rows[] = {
+		{ "poweroff 0\n", CS_GUEST_STOPPED, "poweroff", 0 },
+		{ "poweroff 7\n", CS_GUEST_STOPPED, "poweroff", 7 },
+		{ "poweroff 255\n", CS_GUEST_STOPPED, "poweroff", 255 },
+		{ "reboot 0\n", CS_GUEST_STOPPED, "reboot", 0 },
+		{ "request -1\n", CS_GUEST_STOPPED, "request", -1 },
+		{ "crash -1\n", CS_GUEST_CRASHED, "crash", -1 },
+		{ "", CS_GUEST_CRASHED, "killed", -1 },
+		/* from a monitor that was taken over */
+		{ "poweroff 0", CS_GUEST_CRASHED, "crash", -1 },
+		{ "poweroff\n", CS_GUEST_CRASHED, "crash", -1 },
+		{ "poweroff 256\n", CS_GUEST_CRASHED, "crash", -1 },
+		{ "poweroff -2\n", CS_GUEST_CRASHED, "crash", -1 },
+		{ "poweroff 0\nx", CS_GUEST_CRASHED, "crash", -1 },
+		{ "\npoweroff 0", CS_GUEST_CRASHED, "crash", -1 },
+		{ "\033[2J 0\n", CS_GUEST_CRASHED, "crash", -1 },
+		{ " 0\n", CS_GUEST_CRASHED, "crash", -1 },
+		{ "poweroff 0                                                             \n",
+		  CS_GUEST_CRASHED, "crash", -1 },
+	};
+	struct cow *cow = *state;
+	pid_t pid = cow_monitor();
+
+	cow_create(cow, "web");
+	cow_start(cow, "web", pid);
+	check_state(cow, CS_GUEST_RUNNING, "", -1);
+	/* while it runs the line does not count */
+	cow_write(cow, "web", "exit", "poweroff 0\n");
+	check_state(cow, CS_GUEST_RUNNING, "", -1);
+	cow_kill(pid);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		cow_write(cow, "web", "exit", rows[i].line);
+		check_state(cow, rows[i].state, rows[i].reason, rows[i].status);
+	}
+	assert_int_equal(unlinkat(cow->guests_fd, "web/exit", 0), 0);
+	check_state(cow, CS_GUEST_CRASHED, "killed", -1);
+}
+
+static void test_reused_pid(void **state)
+{
+	struct cow *cow = *state;
+	pid_t pid = cow_monitor();
+	struct cs_card *card;
+
+	cow_create(cow, "web");
+	cow_start(cow, "web", pid);
+	card = cow_load(cow, "web");
+	card->pid_start_ticks++;
+	assert_int_equal(cs_card_save(cow->store, card, NULL), 0);
+	check_state(cow, CS_GUEST_CRASHED, "killed", -1);
+	/* the same pid and time, of another boot */
+	card->pid_start_ticks--;
+	assert_int_equal(cs_card_save(cow->store, card, NULL), 0);
+	check_state(cow, CS_GUEST_RUNNING, "", -1);
+	snprintf(card->boot, sizeof(card->boot), "0-1-2");
+	assert_int_equal(cs_card_save(cow->store, card, NULL), 0);
+	check_state(cow, CS_GUEST_CRASHED, "killed", -1);
+	cs_card_free(card);
+	cow_kill(pid);
+}
+
+static void test_zombie_is_dead(void **state)
+{
+	struct cow *cow = *state;
+	pid_t pid = cow_monitor();
+	uint64_t ticks;
+	siginfo_t info;
+
+	cow_create(cow, "web");
+	cow_start(cow, "web", pid);
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+	assert_int_equal(cs_process_start(pid, &ticks), -ESRCH);
+	check_state(cow, CS_GUEST_CRASHED, "killed", -1);
+	waitpid(pid, NULL, 0);
+	assert_int_equal(cs_process_start(pid, &ticks), -ESRCH);
+	assert_int_equal(cs_process_start(0, &ticks), -ESRCH);
+	assert_int_equal(cs_process_start(getpid(), &ticks), 0);
+	assert_true(cs_process_alive(getpid(), ticks));
+	assert_false(cs_process_alive(getpid(), ticks + 1));
+	assert_false(cs_process_alive(0, 0));
+	assert_false(cs_process_alive(-1, 0));
+}
+
+static void test_start_forgets_the_last_run(void **state)
+{
+	struct cow *cow = *state;
+	pid_t first = cow_monitor(), second;
+	struct cs_card *card;
+
+	cow_create(cow, "web");
+	cow_start(cow, "web", first);
+	cow_kill(first);
+	cow_write(cow, "web", "exit", "poweroff 0\n");
+	cow_write(cow, "web", "control.sock", "");
+	cow_write(cow, "web", "vsock.sock", "");
+	cow_write(cow, "web", "console.log", "kept");
+	second = cow_monitor();
+	card = cow_load(cow, "web");
+	assert_int_equal(cs_card_start(cow->store, card, second, NULL), 0);
+	assert_int_equal(card->pid, second);
+	assert_int_equal(card->state, CS_GUEST_RUNNING);
+	assert_true(card->started > 1700000000);
+	cs_card_free(card);
+	assert_false(cow_has(cow, "web", "exit"));
+	assert_false(cow_has(cow, "web", "control.sock"));
+	assert_false(cow_has(cow, "web", "vsock.sock"));
+	assert_true(cow_has(cow, "web", "console.log"));
+	cow_kill(second);
+	check_state(cow, CS_GUEST_CRASHED, "killed", -1);
+}
+
+static void test_start_refuses(void **state)
+{
+	struct cow *cow = *state;
+	pid_t first = cow_monitor(), second = cow_monitor(), dead = cow_monitor();
+	struct cs_err err = { .code = 0 };
+	struct cs_card *card, *late;
+
+	cow_kill(dead);
+	cow_create(cow, "web");
+	card = cow_load(cow, "web");
+	late = cow_load(cow, "web");
+	assert_int_equal(cs_card_start(cow->store, card, dead, &err), -ESRCH);
+	assert_int_equal(card->pid, 0);
+	assert_int_equal(card->started, 0);
+	check_state(cow, CS_GUEST_STOPPED, "new", -1);
+	assert_int_equal(cs_card_start(cow->store, card, first, &err), 0);
+	/* one who looked before: the other start was faster */
+	assert_int_equal(cs_card_start(cow->store, late, second, &err), -EBUSY);
+	assert_non_null(strstr(err.text, "runs already"));
+	assert_int_equal(late->pid, 0);
+	cow_kill(first);
+	assert_int_equal(cs_overlay_remove(cow->store, "web", &err), 0);
+	assert_int_equal(cs_card_start(cow->store, late, second, &err), -ENOENT);
+	cow_kill(second);
+	cs_card_free(card);
+	cs_card_free(late);
+}
+
+/* Many start the same guest at once: one does. */
+static void test_start_race(void **state)
+{
+	struct cow *cow = *state;
+	pid_t pid[6];
+	int won = 0, status;
+
+	cow_create(cow, "web");
+	for (int i = 0; i < 6; i++) {
+		pid[i] = fork();
+		assert_true(pid[i] >= 0);
+		if (!pid[i]) {
+			struct cs_card *card = NULL;
+			int r = cs_card_load(cow->store, "web", &card, NULL);
+
+			if (r == 0)
+				r = cs_card_start(cow->store, card, getpid(), NULL);
+			if (r == 0) {
+				alarm(300);
+				for (;;)
+					pause();
+			}
+			_exit(r == -EBUSY ? 0 : 1);
+		}
+	}
+	/* five lose and say so; the sixth stays */
+	for (int i = 0; i < 5; i++) {
+		assert_true(waitpid(-1, &status, 0) > 0);
+		assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	}
+	for (int i = 0; i < 6; i++) {
+		if (waitpid(pid[i], NULL, WNOHANG) == 0) {
+			struct cs_card *card = cow_load(cow, "web");
+
+			assert_int_equal(card->pid, pid[i]);
+			assert_int_equal(card->state, CS_GUEST_RUNNING);
+			cs_card_free(card);
+			cow_kill(pid[i]);
+			won++;
+		}
+	}
+	assert_int_equal(won, 1);
+}
+
+static void test_exit_file(void **state)
+{
+	struct cow *cow = *state;
+	pid_t pid = cow_monitor();
+	int dirfd, fd = -1, other = -1;
+
+	cow_create(cow, "web");
+	cow_start(cow, "web", pid);
+	cow_write(cow, "web", "exit", "poweroff 0 and much more than will be written now\n");
+	dirfd = openat(cow->guests_fd, "web", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(cs_card_open_exit(dirfd, &fd), 0);
+	assert_int_equal(cs_card_open_exit(dirfd, &other), -EBUSY);
+	assert_int_equal(other, -1);
+	assert_int_equal(cs_card_write_exit(fd, "poweroff", 7), 0);
+	close(fd);
+	cow_kill(pid);
+	check_state(cow, CS_GUEST_STOPPED, "poweroff", 7);
+	/* a link in its place is not followed */
+	assert_int_equal(unlinkat(dirfd, "exit", 0), 0);
+	assert_int_equal(symlinkat("/etc/passwd", dirfd, "exit"), 0);
+	assert_int_equal(cs_card_open_exit(dirfd, &fd), -ELOOP);
+	check_state(cow, CS_GUEST_CRASHED, "crash", -1);
+	close(dirfd);
+}
+
+/* ---- all of them ---------------------------------------------------------------------------- */
+
+struct names {
+	char text[512];
+	int stop_after;
+};
+
+static int take(const struct cs_card *card, void *arg)
+{
+	struct names *names = arg;
+	size_t used = strlen(names->text);
+
+	snprintf(names->text + used, sizeof(names->text) - used, "%s%s ", card->guest,
+		 card->state == CS_GUEST_BROKEN ? "!" : "");
+	return names->stop_after && --names->stop_after == 0 ? 42 : 0;
+}
+
+static void test_each(void **state)
+{
+	static const char *const names[] = { "web-10", "a", "web-2", "web-1", "web", "b.c" };
+	struct names got = { .text = "" };
+	struct cow *cow = *state;
+
+	assert_int_equal(cs_card_each(cow->store, take, &got, NULL), 0);
+	assert_string_equal(got.text, "");
+	for (size_t i = 0; i < 6; i++)
+		cow_create(cow, names[i]);
+	cow_write(cow, "b.c", "card.json", "{");
+	/* what is no guest */
+	assert_int_equal(mkdirat(cow->guests_fd, ".hidden", 0700), 0);
+	assert_int_equal(mkdirat(cow->guests_fd, "Not-a-name", 0700), 0);
+	scratch_write(cow->guests_fd, "a-file", "");
+	assert_int_equal(cs_card_each(cow->store, take, &got, NULL), 0);
+	assert_string_equal(got.text, "a b.c! web web-1 web-2 web-10 ");
+	got = (struct names){ .stop_after = 3 };
+	assert_int_equal(cs_card_each(cow->store, take, &got, NULL), 42);
+	assert_string_equal(got.text, "a b.c! web ");
+}
+
+static int remove_next(const struct cs_card *card, void *arg)
+{
+	struct cow *cow = arg;
+
+	if (strcmp(card->guest, "a") == 0)
+		assert_int_equal(cs_overlay_remove(cow->store, "b", NULL), 0);
+	assert_string_not_equal(card->guest, "b");
+	return 0;
+}
+
+static void test_each_while_one_goes(void **state)
+{
+	struct cow *cow = *state;
+
+	cow_create(cow, "a");
+	cow_create(cow, "b");
+	cow_create(cow, "c");
+	assert_int_equal(cs_card_each(cow->store, remove_next, cow, NULL), 0);
+}
+
+static void test_find_user(void **state)
+{
+	struct cow *cow = *state;
+	char guest[64] = "untouched";
+
+	assert_int_equal(cs_card_find_user(cow->store, "debian", "1", guest, NULL), 0);
+	cow_create(cow, "broken");
+	cow_write(cow, "broken", "card.json", "");
+	assert_int_equal(cs_card_find_user(cow->store, "debian", "1", guest, NULL), 0);
+	assert_string_equal(guest, "untouched");
+	cow_create(cow, "web");
+	assert_int_equal(cs_card_find_user(cow->store, "debian", "2", guest, NULL), 0);
+	assert_int_equal(cs_card_find_user(cow->store, "alpine", "1", guest, NULL), 0);
+	assert_int_equal(cs_card_find_user(cow->store, "debian", "1", guest, NULL), 1);
+	assert_string_equal(guest, "web");
+	assert_int_equal(cs_card_find_user(cow->store, "debian", NULL, guest, NULL), 1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		COW_TEST(test_round_trip),
+		COW_TEST(test_without_options),
+		COW_TEST(test_refuses_to_write),
+		COW_TEST(test_truncated),
+		COW_TEST(test_hostile_members),
+		COW_TEST(test_hostile_files),
+		COW_TEST(test_no_such_guest),
+		COW_TEST(test_runs_and_stops),
+		COW_TEST(test_reused_pid),
+		COW_TEST(test_zombie_is_dead),
+		COW_TEST(test_start_forgets_the_last_run),
+		COW_TEST(test_start_refuses),
+		COW_TEST(test_start_race),
+		COW_TEST(test_exit_file),
+		COW_TEST(test_each),
+		COW_TEST(test_each_while_one_goes),
+		COW_TEST(test_find_user),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a guest costs, from a /proc that is honest and from one that is not. */
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#include "ksm/meter.h"
+#include "store/base/num.h"
+#include "tests/unit/scratch.h"
+
+#define ROLLUP                                                                                     \
+	"55e0-7ffd ---p 00000000 00:00 0   [rollup]\n"                                             \
+	"Rss:                4000 kB\n"                                                            \
+	"Pss:                3000 kB\n"                                                            \
+	"Pss_Dirty:          2500 kB\n"                                                            \
+	"Pss_Anon:           2000 kB\n"                                                            \
+	"Private_Dirty:      1000 kB\n"
+#define STATUS "Name:\tVmPTE: 9 kB\nVmPTE:\t     120 kB\nThreads:\t3\n"
+#define STAT   "42 (x y) S 1 2 3 4 5 6 7 8 9 10 150 50 13 14 15 16 17 18 2222 20\n"
+#define MEMINFO                                                                                    \
+	"MemTotal:       24000000 kB\nMemFree: 1 kB\nMemAvailable:   20000000 kB\n"                \
+	"Cached:          3 kB\nSwapCached: 99 kB\nAnonPages:       4 kB\nSlab:            5 kB\n" \
+	"KernelStack:     6 kB\nPageTables:      7 kB\nSecPageTables:   8 kB\nPercpu:          9 " \
+	"kB\n"
+
+static void make_process(struct scratch *scratch, const char *rollup, const char *status,
+			 const char *stat)
+{
+	mkdirat(scratch->fd, "42", 0700);
+	scratch_write(scratch->fd, "42/smaps_rollup", rollup);
+	scratch_write(scratch->fd, "42/status", status);
+	scratch_write(scratch->fd, "42/stat", stat);
+}
+
+static void test_process(void **state)
+{
+	struct scratch *scratch = *state;
+	struct cs_meter_process got;
+
+	make_process(scratch, ROLLUP, STATUS, STAT);
+	assert_int_equal(cs_meter_process(scratch->path, 42, &got, NULL), 0);
+	assert_int_equal(got.rss_bytes, 4000 * CS_KIB);
+	assert_int_equal(got.pss_bytes, 3000 * CS_KIB);
+	assert_int_equal(got.pss_anon_bytes, 2000 * CS_KIB);
+	assert_int_equal(got.private_dirty_bytes, 1000 * CS_KIB);
+	assert_int_equal(got.page_table_bytes, 120 * CS_KIB);
+	assert_int_equal(got.cpu_ms, 200 * 1000 / sysconf(_SC_CLK_TCK));
+}
+
+static void test_broken_process(void **state)
+{
+	static const struct {
+		const char *rollup, *status, *stat;
+	} rows[] = {
+		{ "", STATUS, STAT },
+		{ "Rss: 1 kB\nPss: 1 kB\nPss_Anon: 1 kB\n", STATUS, STAT },
+		{ "Rss: 1 kB\nPss: 1 kB\nPss_Anon: 1 kB\nPrivate_Dirty: 1", STATUS, STAT },
+		{ "Rss: 1 kB\nPss: 1 kB\nPss_Anon: 1 kB\nPrivate_Dirty: 1 kB", STATUS, STAT },
+		{ "Rss: -1 kB\nPss: 1 kB\nPss_Anon: 1 kB\nPrivate_Dirty: 1 kB\n", STATUS, STAT },
+		{ "Rss: kB\nPss: 1 kB\nPss_Anon: 1 kB\nPrivate_Dirty: 1 kB\n", STATUS, STAT },
+		{ "Rss: 1 MB\nPss: 1 kB\nPss_Anon: 1 kB\nPrivate_Dirty: 1 kB\n", STATUS, STAT },
+		{ "Rss: 18014398509481984 kB\nPss: 1 kB\nPss_Anon: 1 kB\nPrivate_Dirty: 1 kB\n",
+		  STATUS, STAT },
+		{ "Rss: 99999999999999999999999999999999 kB\nPss: 1 kB\nPss_Anon: 1 kB\n"
+		  "Private_Dirty: 1 kB\n",
+		  STATUS, STAT },
+		{ ROLLUP, "", STAT },
+		{ ROLLUP, "Name:\tx\n", STAT },
+		{ ROLLUP, STATUS, "" },
+		{ ROLLUP, STATUS, "42 (x) S 1" },
+		{ ROLLUP, STATUS,
+		  "42 (x) S 1 2 3 4 5 6 7 8 9 10 9223372036854775807 50 13 14 15 16 17 18 2222" },
+	};
+	struct scratch *scratch = *state;
+	struct cs_meter_process got = { .rss_bytes = 77 };
+	struct cs_err err;
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		make_process(scratch, rows[i].rollup, rows[i].status, rows[i].stat);
+		err = (struct cs_err){ .code = 0 };
+		assert_int_equal(cs_meter_process(scratch->path, 42, &got, &err), -EBADMSG);
+		assert_memory_equal(err.text, "process 42: ", 12);
+		assert_int_equal(got.rss_bytes, 77);
+	}
+}
+
+static void test_no_process(void **state)
+{
+	struct scratch *scratch = *state;
+	struct cs_meter_process got;
+	struct cs_err err = { .code = 0 };
+
+	assert_int_equal(cs_meter_process(scratch->path, 41, &got, &err), -ESRCH);
+	assert_int_equal(cs_meter_process("/proc", 0, &got, &err), -ESRCH);
+	assert_int_equal(cs_meter_process("/proc", -1, &got, &err), -ESRCH);
+	/* died between two files */
+	mkdirat(scratch->fd, "42", 0700);
+	assert_int_equal(cs_meter_process(scratch->path, 42, &got, &err), -ESRCH);
+	assert_true(err.text[0]);
+}
+
+static void test_host(void **state)
+{
+	struct scratch *scratch = *state;
+	struct cs_meter_host got;
+
+	scratch_write(scratch->fd, "meminfo", MEMINFO);
+	assert_int_equal(cs_meter_host(scratch->path, &got, NULL), 0);
+	assert_int_equal(got.total_bytes, 24000000 * CS_KIB);
+	assert_int_equal(got.available_bytes, 20000000 * CS_KIB);
+	assert_int_equal(got.cached_bytes, 3 * CS_KIB);
+	assert_int_equal(got.anon_bytes, 4 * CS_KIB);
+	assert_int_equal(got.slab_bytes, 5 * CS_KIB);
+	assert_int_equal(got.kernel_stack_bytes, 6 * CS_KIB);
+	assert_int_equal(got.page_table_bytes, 7 * CS_KIB);
+	assert_int_equal(got.sec_page_table_bytes, 8 * CS_KIB);
+	assert_int_equal(got.percpu_bytes, 9 * CS_KIB);
+}
+
+static void test_host_of_an_older_kernel(void **state)
+{
+	struct scratch *scratch = *state;
+	struct cs_meter_host got;
+	char text[] = MEMINFO;
+
+	memcpy(strstr(text, "SecPageTables"), "Other", 5);
+	scratch_write(scratch->fd, "meminfo", text);
+	assert_int_equal(cs_meter_host(scratch->path, &got, NULL), 0);
+	assert_int_equal(got.sec_page_table_bytes, 0);
+	assert_int_equal(got.percpu_bytes, 9 * CS_KIB);
+}
+
+/* Cut off anywhere but behind the last line: refused, and nothing is touched. */
+static void test_truncated_host(void **state)
+{
+	struct scratch *scratch = *state;
+	struct cs_meter_host got = { .total_bytes = 77 };
+	char text[sizeof(MEMINFO)];
+
+	for (size_t n = 0; n + 1 < sizeof(MEMINFO) - 1; n += 3) {
+		memcpy(text, MEMINFO, n);
+		text[n] = '\0';
+		scratch_write(scratch->fd, "meminfo", text);
+		assert_int_equal(cs_meter_host(scratch->path, &got, NULL), -EBADMSG);
+	}
+	assert_int_equal(got.total_bytes, 77);
+	assert_int_equal(unlinkat(scratch->fd, "meminfo", 0), 0);
+	assert_true(cs_meter_host(scratch->path, &got, NULL) < 0);
+	assert_int_equal(cs_meter_host("/no/such", &got, NULL), -ENOENT);
+}
+
+/* The real /proc: 32 MiB of ours are seen to come. */
+static void test_the_real_one(void **state)
+{
+	const size_t bytes = 32 * CS_MIB;
+	struct cs_meter_process before, after;
+	struct cs_meter_host host;
+	char *data;
+
+	assert_int_equal(cs_meter_host("/proc", &host, NULL), 0);
+	assert_true(host.available_bytes > 0 && host.available_bytes <= host.total_bytes);
+	assert_int_equal(cs_meter_process("/proc", getpid(), &before, NULL), 0);
+	data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(data, MAP_FAILED);
+	memset(data, 1, bytes);
+	assert_int_equal(cs_meter_process("/proc", getpid(), &after, NULL), 0);
+	munmap(data, bytes);
+	assert_in_range(after.private_dirty_bytes - before.private_dirty_bytes, bytes - CS_MIB,
+			bytes + CS_MIB);
+	assert_in_range(after.pss_anon_bytes - before.pss_anon_bytes, bytes - CS_MIB,
+			bytes + CS_MIB);
+	assert_true(after.pss_bytes <= after.rss_bytes);
+	assert_true(after.page_table_bytes > 0);
+}
+
+#define SCRATCH_TEST(test) cmocka_unit_test_setup_teardown(test, scratch_make, scratch_remove)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SCRATCH_TEST(test_process),
+		SCRATCH_TEST(test_broken_process),
+		SCRATCH_TEST(test_no_process),
+		SCRATCH_TEST(test_host),
+		SCRATCH_TEST(test_host_of_an_older_kernel),
+		SCRATCH_TEST(test_truncated_host),
+		cmocka_unit_test(test_the_real_one),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
