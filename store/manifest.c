@@ -150,7 +150,7 @@ static int get_sha256(const json_t *from, const char *key, char ret[CS_DIGEST_TE
 static int parse_part(const json_t *json, enum cs_part part, struct cs_manifest_part *ret,
 		      struct cs_err *err)
 {
-	size_t medium;
+	size_t medium = 0;
 	int r;
 
 	if (!json_is_object(json))
