@@ -11,8 +11,10 @@
 static void test_round_trip(void **state)
 {
 	struct cow *cow = *state;
-	char *command[] = { "sh", "-c", "echo \"a\nb\" \xff\xfe\x01", "", NULL };
-	char *env[] = { "A=\xc3\xa9", NULL };
+	char sh[] = "sh", option[] = "-c", script[] = "echo \"a\nb\" \xff\xfe\x01", none[] = "";
+	char *command[] = { sh, option, script, none, NULL };
+	char variable[] = "A=\xc3\xa9", append[] = "quiet \"x\"";
+	char *env[] = { variable, NULL };
 	struct cs_card card = cow_card("web-1");
 	struct cs_card *got, *copy;
 
@@ -22,7 +24,7 @@ static void test_round_trip(void **state)
 	card.remove_on_exit = true;
 	card.command = command;
 	card.env = env;
-	card.append = "quiet \"x\"";
+	card.append = append;
 	card.started = 1700000001;
 	card.owner_pid = 4194303;
 	card.owner_start_ticks = INT64_MAX;
