@@ -18,6 +18,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "vmm/guest/agent/config.h"
 #include "vmm/guest/agent/queue.h"
 #include "vmm/guest/agent/wire.h"
 
@@ -58,17 +59,6 @@ enum cs_role {
 	CS_ROLE_TEST,       /* a plain process on a unix socket */
 };
 
-/* What CONFIG said, kept as long as it is needed. */
-struct cs_config {
-	uint64_t realtime_ns;
-	uint32_t flags; /* enum cs_wire_config_flag */
-	uint8_t seed[32];
-	bool seeded; /* there was a CONFIG: clock and seed are real */
-	char hostname[65];
-	char **argv, **env; /* own arrays, strings in (message) */
-	uint8_t *message;
-};
-
 enum cs_stop_phase {
 	CS_STOP_NONE,
 	CS_STOP_ASKED, /* the root's init has been asked to go down */
@@ -95,6 +85,8 @@ struct cs_agent {
 	int epoll;
 	struct cs_watch signals, control, listener, console;
 	size_t deadlines; /* how many are set */
+	/* The limit on descriptors that processes get; ours is higher. All zero: the same. */
+	uint64_t child_files[2];
 
 	struct cs_config config;
 	struct cs_queue control_held; /* the first part of a message of the monitor */
@@ -160,8 +152,6 @@ void cs_identity_root(struct cs_agent *a, bool fresh); /* seed, /etc/hostname, h
 
 /* Connect to the monitor, HELLO, CONFIG. -errno: there is none (a->config is then empty). */
 int cs_control_open(struct cs_agent *a);
-/* The payload of CONFIG; its strings stay lent out of it. -EPROTO: it is none. */
-int cs_config_parse(struct cs_config *ret, const void *payload, size_t bytes);
 /* Take messages from it in the loop. */
 int cs_control_serve(struct cs_agent *a);
 void cs_control_send(struct cs_agent *a, enum cs_wire_type type, const void *payload, size_t n);

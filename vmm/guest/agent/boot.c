@@ -11,12 +11,13 @@
 /* A kernel that found no console starts us with none: then 0, 1 and 2 would become other files. */
 static void need_stdio(void)
 {
-	int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int fd;
 
-	if (fd < 0)
-		fd = open("/", O_RDONLY | O_CLOEXEC);
-	while (fd >= 0 && fd < 3)
-		fd = dup(fd);
+	do {
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+		if (fd < 0)
+			fd = open("/", O_RDONLY | O_CLOEXEC);
+	} while (fd >= 0 && fd < 3);
 	if (fd >= 3)
 		close(fd);
 }

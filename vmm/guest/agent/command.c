@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -59,11 +58,7 @@ void cs_command_start(struct cs_agent *a)
 		end_after_command(a, s.error == ENOENT ? 127 : 126);
 	}
 
-	free(c->argv);
-	free(c->env);
-	free(c->message);
-	c->argv = c->env = NULL;
-	c->message = NULL;
+	cs_config_forget_command(c);
 }
 
 /* ---- the root's own init ---- */

@@ -164,6 +164,13 @@ static void output_ready(struct cs_agent *a, struct cs_watch *w, uint32_t events
 	cs_conn_arm(a, c);
 }
 
+static void keep_no_more(struct cs_exec *e)
+{
+	if (e->keep >= 0)
+		close(e->keep);
+	e->keep = -1;
+}
+
 void cs_exec_ended(struct cs_agent *a, struct cs_conn *c, uint32_t status)
 {
 	struct cs_exec *e = &c->exec;
@@ -171,6 +178,7 @@ void cs_exec_ended(struct cs_agent *a, struct cs_conn *c, uint32_t status)
 
 	e->ended = true;
 	e->status = status;
+	keep_no_more(e);
 	if (c->socket.fd < 0) {
 		cs_conn_close(a, c);
 		return;
@@ -199,7 +207,7 @@ void cs_exec_expire(struct cs_agent *a, struct cs_conn *c, uint64_t now)
 
 	cs_deadline_set(a, &c->deadline, 0);
 	if (!e->ended) {
-		kill(-e->pid, SIGKILL);
+		cs_exec_kill(c);
 		return;
 	}
 
@@ -242,7 +250,14 @@ void cs_exec_free(struct cs_agent *a, struct cs_conn *c)
 	cs_watch_close(a, &e->in);
 	cs_watch_close(a, &e->out);
 	cs_watch_close(a, &e->err);
+	keep_no_more(e);
 	cs_queue_clear(&e->input);
+}
+
+void cs_exec_kill(const struct cs_conn *c)
+{
+	if (c->exec.pid && !c->exec.ended)
+		kill(-c->exec.pid, SIGKILL);
 }
 
 void cs_exec_abandon(struct cs_agent *a, struct cs_conn *c)
@@ -257,11 +272,22 @@ void cs_exec_abandon(struct cs_agent *a, struct cs_conn *c)
 	cs_watch_close(a, &c->socket);
 	cs_queue_clear(&c->held);
 	cs_queue_clear(&c->out);
-	cs_exec_free(a, c);
+	/* Closing a terminal sends the signal; a second one would hit whatever the process starts
+	 * to clean up. */
+	if (e->terminal) {
+		cs_exec_free(a, c);
+		return;
+	}
+
+	/* What it still says is thrown away: with its pipes closed SIGPIPE would end it before it
+	 * has cleaned up. */
+	cs_queue_clear(&e->input);
+	cs_watch_close(a, &e->in);
+	cs_watch_set(a, &e->out, EPOLLIN);
+	cs_watch_set(a, &e->err, EPOLLIN);
 	kill(-e->pid, SIGHUP);
 	kill(-e->pid, SIGCONT);
-	if (!e->terminal)
-		cs_deadline_set(a, &c->deadline, cs_agent_now() + CS_EXEC_KILL_MS);
+	cs_deadline_set(a, &c->deadline, cs_agent_now() + CS_EXEC_KILL_MS);
 }
 
 /* ---- the host's other wishes ---- */
@@ -287,8 +313,7 @@ void cs_exec_resize(struct cs_conn *c, struct cs_wire_size size)
 
 /* ---- the start ---- */
 
-/* Our ends and the process's (child[]). 0 or -errno; what has been opened is closed by the caller.
- */
+/* Our ends and the process's (child[]). 0 or -errno; the caller closes child[]. */
 static int open_pipes(struct cs_exec *e, int child[3])
 {
 	int p[2];
@@ -314,6 +339,7 @@ static int open_pipes(struct cs_exec *e, int child[3])
 	return 0;
 }
 
+/* The same; child[] is only lent from e->keep. */
 static int open_terminal(struct cs_exec *e, struct cs_wire_size size, uint32_t uid, int child[3])
 {
 	struct winsize w = { .ws_row = le16toh(size.rows), .ws_col = le16toh(size.columns) };
@@ -322,14 +348,13 @@ static int open_terminal(struct cs_exec *e, struct cs_wire_size size, uint32_t u
 	e->out.fd = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 	if (e->out.fd < 0 || ioctl(e->out.fd, TIOCSPTLCK, &unlock) < 0)
 		return -errno;
-	child[0] = ioctl(e->out.fd, CS_TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (child[0] < 0)
+	e->keep = ioctl(e->out.fd, CS_TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (e->keep < 0)
 		return -errno;
 
+	child[0] = child[1] = child[2] = e->keep;
 	e->in.fd = fcntl(e->out.fd, F_DUPFD_CLOEXEC, 3);
-	child[1] = fcntl(child[0], F_DUPFD_CLOEXEC, 3);
-	child[2] = fcntl(child[0], F_DUPFD_CLOEXEC, 3);
-	if (e->in.fd < 0 || child[1] < 0 || child[2] < 0)
+	if (e->in.fd < 0)
 		return -errno;
 
 	e->terminal = true;
@@ -365,7 +390,7 @@ static void start(struct cs_agent *a, struct cs_conn *c, struct cs_spawn *s,
 	}
 
 	for (int i = 0; i < 3; i++) {
-		if (child[i] >= 0)
+		if (child[i] >= 0 && !s->terminal)
 			close(child[i]);
 	}
 	if (pid <= 0) {

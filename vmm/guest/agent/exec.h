@@ -35,11 +35,15 @@ struct cs_exec {
 	uint32_t status;
 
 	struct cs_watch in, out, err; /* with a terminal: in and out are twins of its master */
-	struct cs_queue input;        /* what the process has not taken yet */
-	bool input_end;               /* close (in) behind it */
-	uint32_t credit;              /* bytes the host may still send */
-	uint32_t owed, window;        /* taken by the process, not granted anew yet; its limit */
-	bool big_pipe;                /* output flows: its pipe has been made larger */
+	/* The terminal's other side. Until the process has ended there is always a user of it: it
+	 * may close its own on the way out (cat does) or open it anew, and neither is the end; and
+	 * closing the master at that moment would kill it with SIGHUP. -1: none. */
+	int keep;
+	struct cs_queue input; /* what the process has not taken yet */
+	bool input_end;        /* close (in) behind it */
+	uint32_t credit;       /* bytes the host may still send */
+	uint32_t owed, window; /* taken by the process, not granted anew yet; its limit */
+	bool big_pipe;         /* output flows: its pipe has been made larger */
 
 	uint64_t linger_until; /* after the end; see above */
 	bool last_call;        /* only what is in the pipes now is still read: */
@@ -90,6 +94,7 @@ void cs_exec_input_end(struct cs_agent *a, struct cs_conn *c);
 void cs_exec_resize(struct cs_conn *c, struct cs_wire_size size);
 void cs_exec_ended(struct cs_agent *a, struct cs_conn *c, uint32_t status);
 void cs_exec_abandon(struct cs_agent *a, struct cs_conn *c); /* the host is gone */
+void cs_exec_kill(const struct cs_conn *c);
 void cs_exec_expire(struct cs_agent *a, struct cs_conn *c, uint64_t now);
 void cs_exec_arm(struct cs_agent *a, struct cs_conn *c);
 void cs_exec_free(struct cs_agent *a, struct cs_conn *c);

@@ -135,6 +135,9 @@ static void mount_kernel(struct cs_agent *a)
 			cs_agent_say(a, "cannot mount %s: %s", mounts[i].target, strerror(-r));
 	}
 
+	/* Debian's /var/lock leads there. */
+	if (!mkdir("/run/lock", 0755))
+		chmod("/run/lock", 01777);
 	for (size_t i = 0; i < sizeof(links) / sizeof(*links); i++) {
 		if (symlink(links[i][0], links[i][1]) < 0 && errno != EEXIST)
 			cs_agent_say(a, "cannot make %s: %s", links[i][1], strerror(errno));

@@ -313,7 +313,7 @@ static void accepted(struct cs_agent *a, struct cs_watch *w, uint32_t events)
 	}
 
 	c->socket = (struct cs_watch){ .fd = fd, .ready = ready, .owner = c };
-	c->exec.in.fd = c->exec.out.fd = c->exec.err.fd = -1;
+	c->exec.in.fd = c->exec.out.fd = c->exec.err.fd = c->exec.keep = -1;
 	c->next = a->conns;
 	if (c->next)
 		c->next->before = c;
@@ -361,8 +361,10 @@ int cs_service_listen_unix(struct cs_agent *a, const char *path)
 
 void cs_service_close_all(struct cs_agent *a)
 {
-	while (a->conns)
+	while (a->conns) {
+		cs_exec_kill(a->conns);
 		cs_conn_close(a, a->conns);
+	}
 }
 
 /* ---- what the loop asks ---- */

@@ -28,6 +28,7 @@ struct launch {
 	const struct cs_spawn *spawn;
 	char *const *argv, *const *env;
 	const char *search; /* a PATH */
+	const uint64_t *files;
 	bool change_user, adjust_oom;
 	volatile int error;
 	volatile enum step step;
@@ -119,7 +120,6 @@ static void child_execute(struct launch *l)
 static __attribute__((noreturn)) void child(struct launch *l)
 {
 	const struct cs_spawn *s = l->spawn;
-	const struct rlimit files = { 1024, 524288 }; /* as on any distribution; ours is higher */
 	sigset_t none;
 
 	sigemptyset(&none);
@@ -130,7 +130,8 @@ static __attribute__((noreturn)) void child(struct launch *l)
 	}
 	if (s->terminal && ioctl(0, TIOCSCTTY, 0) < 0)
 		l->error = errno;
-	syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, &files, NULL);
+	if (l->files[0])
+		syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, l->files, NULL);
 	if (l->adjust_oom)
 		child_oom();
 
@@ -293,7 +294,7 @@ static __attribute__((noinline)) pid_t launch(struct launch *l)
 
 pid_t cs_spawn_run(struct cs_agent *a, struct cs_spawn *s)
 {
-	struct launch l = { .spawn = s, .argv = s->argv };
+	struct launch l = { .spawn = s, .argv = s->argv, .files = a->child_files };
 	char text[5][272];
 	size_t n = 0, given = 0;
 	const char *path;
