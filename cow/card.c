@@ -148,9 +148,9 @@ int cs_card_load(struct cs_store *store, const char *guest, struct cs_card **ret
 
 /* ---- starting ------------------------------------------------------------------------------ */
 
-/* (card) becomes the one of a guest run by (pid); (was) is what it is now. */
-static int enter(struct cs_store *store, int dirfd, const struct cs_card *was, struct cs_card *card,
-		 struct cs_err *err)
+/* Publish (card), which was (was) until now, as the one of a guest that is started. */
+static int enter(struct cs_store *store, int dirfd, const struct cs_card *was,
+		 const struct cs_card *card, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int marks_fd = -1;
 	int r;
@@ -167,11 +167,10 @@ static int enter(struct cs_store *store, int dirfd, const struct cs_card *was, s
 		cs_mark_drop(marks_fd, card);
 		return r;
 	}
-	/* Last, so that a full disk leaves the last run's word. The monitor still waits for us, and
-	 * makes its own. */
+	/* Last, so that a full disk leaves the last run's word. The monitor makes its own later. */
 	cs_life_drop_exit(dirfd);
 	cs_guest_drop_sockets(dirfd);
-	if (was->pid != card->pid || was->owner_pid != card->owner_pid)
+	if (was->pid != card->pid)
 		cs_mark_drop(marks_fd, was);
 	return 0;
 }
@@ -180,7 +179,7 @@ int cs_card_start(struct cs_store *store, struct cs_card *card, pid_t pid, struc
 {
 	cs_auto(cs_fd_closep) int lock_fd = -1;
 	cs_auto(cs_card_freep) struct cs_card *was = NULL;
-	struct cs_card before = *card;
+	struct cs_card now;
 	int r;
 
 	r = cs_guest_lock(store, card->guest, true, &lock_fd, err);
@@ -192,21 +191,24 @@ int cs_card_start(struct cs_store *store, struct cs_card *card, pid_t pid, struc
 	if (was->state == CS_GUEST_RUNNING)
 		return cs_fail(err, EBUSY, "guest '%s': runs already (process %d)", card->guest,
 			       (int)was->pid);
-	r = cs_boot_id(card->boot, err);
-	if (r == 0) {
-		r = cs_process_start(pid, &card->pid_start_ticks);
-		if (r < 0)
-			cs_fail_errno(err, -r, "guest '%s': process %d", card->guest, (int)pid);
-	}
-	if (r == 0) {
-		card->pid = pid;
-		card->started = time(NULL);
-		r = enter(store, lock_fd, was, card, err);
-	}
-	if (r < 0) {
-		*card = before;
+	now = *was; /* borrows its strings */
+	r = cs_process_start(pid, &now.pid_start_ticks);
+	if (r < 0)
+		return cs_fail_errno(err, -r, "guest '%s': process %d", card->guest, (int)pid);
+	r = cs_boot_id(now.boot, err);
+	if (r < 0)
 		return r;
-	}
+	now.pid = pid;
+	now.started = time(NULL);
+	r = enter(store, lock_fd, was, &now, err);
+	if (r < 0)
+		return r;
+	memcpy(card->boot, now.boot, sizeof(card->boot));
+	card->pid = now.pid;
+	card->pid_start_ticks = now.pid_start_ticks;
+	card->created = now.created;
+	card->started = now.started;
+	card->disk_bytes = now.disk_bytes;
 	card->state = CS_GUEST_RUNNING;
 	card->exit_status = -1;
 	card->stop_reason[0] = '\0';

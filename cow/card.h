@@ -7,15 +7,15 @@
  *
  *   1. The spawner makes the folder and the card (cs_overlay_create()): pid 0, state STOPPED,
  * "new".
- *   2. It forks the process that is to be the monitor. That one waits.
- *   3. The spawner, which knows the pid before the child can do anything, calls cs_card_start(). On
- *      failure it sends the child away: it must not touch the guest's folder.
+ *   2. It forks the process that is to be the monitor.
+ *   3. cs_card_start() enters its pid: called by the spawner while the child waits, or by the child
+ *      as the first thing it does. When it fails, the child must not touch the guest's folder.
  *   4. The child opens the exit file (cs_card_open_exit()), binds its sockets, gives up its
  *      privileges, runs KVM, writes the exit line (cs_card_write_exit()) and ends.
  *
- * (All under the shared store lock up to 4, so that the template stays.) If the spawner is killed
- * at any point, the child finds its pipe closed and ends; the guest is then stopped, and swept when
- * it was to be removed on exit. */
+ * All under the shared store lock up to 4, so that the template stays. A kill between 1 and 3
+ * leaves a guest that was never started, one between 3 and the exit line one that crashed
+ * ("killed"); both are swept when they were to be removed on exit. */
 #pragma once
 
 #include <stdbool.h>
@@ -74,10 +74,11 @@ int cs_card_save(struct cs_store *store, const struct cs_card *card, struct cs_e
 /* The same into a folder by descriptor: for a guest in the making. */
 int cs_card_save_at(int dirfd, const struct cs_card *card, struct cs_err *err);
 
-/* Step 3: enter (pid), alive and a child of ours, as the monitor of card->guest: takes away what
- * its last run left (exit line, sockets), fills card->pid, pid_start_ticks and started, and
- * publishes the card. -EBUSY: it runs already (another start was faster), -ENOENT: it was removed,
- * -ESRCH: (pid) is dead. */
+/* Step 3: enter (pid), alive, as the monitor of card->guest, the only member that is read. The
+ * stored card gets pid, pid_start_ticks, boot and started and stays as it was otherwise; these and
+ * created, disk_bytes and state are then filled in (card), which is untouched on failure. Takes
+ * away what the last run left: exit line, sockets. -EBUSY: it runs already (another start was
+ * faster), -ENOENT: it was removed, -ESRCH: (pid) is dead. */
 int cs_card_start(struct cs_store *store, struct cs_card *card, pid_t pid, struct cs_err *err);
 
 /* Step 4: open the exit file in the guest's folder (dirfd), empty, and lock it, so that a guest

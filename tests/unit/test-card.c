@@ -386,12 +386,37 @@ static void test_start_forgets_the_last_run(void **state)
 	assert_int_equal(card->state, CS_GUEST_RUNNING);
 	assert_true(card->started > 1700000000);
 	cs_card_free(card);
+	assert_int_equal(scratch_count(cow->guests_fd, ".marks"), 1);
 	assert_false(cow_has(cow, "web", "exit"));
 	assert_false(cow_has(cow, "web", "control.sock"));
 	assert_false(cow_has(cow, "web", "vsock.sock"));
 	assert_true(cow_has(cow, "web", "console.log"));
 	cow_kill(second);
 	check_state(cow, CS_GUEST_CRASHED, "killed", -1);
+}
+
+/* Whoever starts a guest need not know how it was spawned. */
+static void test_start_keeps_the_card(void **state)
+{
+	struct cow *cow = *state;
+	struct cs_card card = cow_card("web"), other = { .guest = "web" }, *got;
+	pid_t pid = cow_monitor();
+
+	card.persist = true;
+	card.vcpus = 3;
+	assert_int_equal(cs_overlay_create(cow->store, cow->t, &card, NULL), 0);
+	assert_int_equal(cs_card_start(cow->store, &other, pid, NULL), 0);
+	assert_int_equal(other.disk_bytes, DISK_BYTES);
+	assert_int_equal(other.created, card.created);
+	got = cow_load(cow, "web");
+	assert_true(got->persist);
+	assert_int_equal(got->vcpus, 3);
+	assert_int_equal(got->disk_bytes, DISK_BYTES);
+	assert_int_equal(got->created, card.created);
+	assert_int_equal(got->started, other.started);
+	assert_int_equal(got->pid, pid);
+	cs_card_free(got);
+	cow_kill(pid);
 }
 
 static void test_start_refuses(void **state)
@@ -582,6 +607,7 @@ int main(void)
 		COW_TEST(test_reused_pid),
 		COW_TEST(test_zombie_is_dead),
 		COW_TEST(test_start_forgets_the_last_run),
+		COW_TEST(test_start_keeps_the_card),
 		COW_TEST(test_start_refuses),
 		COW_TEST(test_start_race),
 		COW_TEST(test_exit_file),
