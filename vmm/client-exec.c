@@ -346,6 +346,7 @@ static int start(struct session *s)
 		.flags = htole32(spec->tty ? CS_WIRE_EXEC_TTY : 0u),
 		.size = { htole16(size.rows), htole16(size.columns) },
 	};
+	const struct cs_patience patience = { UINT64_MAX, -1 };
 	const void *at;
 	size_t bytes;
 	int r;
@@ -362,8 +363,26 @@ static int start(struct session *s)
 			       "command and environment are over %u bytes (hand long ones to its "
 			       "stdin, or in a file)",
 			       CS_WIRE_MAX);
-	r = cs_client_send(s->fd, at, bytes, UINT64_MAX);
+	r = cs_client_send(s->fd, at, bytes, &patience);
 	return r < 0 ? went_away(s) : 0;
+}
+
+/* Connect, while signals may say that it takes too long. */
+static int reach(struct session *s, int dirfd)
+{
+	const unsigned timeout_ms = s->spec->timeout_ms ? s->spec->timeout_ms : CS_EXEC_WAIT_MS;
+	const struct cs_patience patience = { cs_client_now_ms() + timeout_ms, s->signals.fd };
+	int r = cs_client_call(dirfd, CS_WIRE_AGENT_PORT, &patience, &s->fd, s->err);
+
+	if (r == -EINTR)
+		cs_signals_repeat(&s->signals);
+	if (r == 0 || r == -EINTR)
+		return r;
+	/* Other codes are the guest's: a caller must not take "no such guest" for "no such
+	 * command". */
+	if (s->err)
+		s->err->code = ENOTCONN;
+	return -ENOTCONN;
 }
 
 int cs_client_exec(int dirfd, const struct cs_exec_spec *spec, int *ret_status, struct cs_err *err)
@@ -379,28 +398,25 @@ int cs_client_exec(int dirfd, const struct cs_exec_spec *spec, int *ret_status, 
 	s->credit = CS_WIRE_STDIN_CREDIT;
 	s->has_input = spec->in_fd >= 0;
 
-	r = cs_client_connect(dirfd, CS_WIRE_AGENT_PORT,
-			      spec->timeout_ms ? spec->timeout_ms : CS_EXEC_WAIT_MS, &s->fd, err);
-	if (r < 0) {
-		/* Other codes are the guest's: a caller must not take "no such guest" for "no such
-		 * command". */
-		if (err)
-			err->code = ENOTCONN;
-		return -ENOTCONN;
-	}
-	r = start(s);
+	r = cs_signals_open(&s->signals);
+	if (r < 0)
+		return cs_fail_errno(err, -r, "cannot take signals");
+	r = reach(s, dirfd);
+	if (r == 0)
+		r = start(s);
 	if (r < 0)
 		return r;
 	if (!s->has_input)
 		put(s, CS_WIRE_STDIN, NULL, 0);
 
-	r = cs_signals_open(&s->signals, spec->tty);
-	if (r < 0)
-		return cs_fail_errno(err, -r, "cannot take signals");
 	cs_sink_open(&s->out, spec->out_fd);
 	cs_sink_open(&s->diagnostics, spec->err_fd);
-	if (spec->tty)
+	if (spec->tty) {
+		r = cs_signals_add_terminal(&s->signals);
+		if (r < 0)
+			return cs_fail_errno(err, -r, "cannot take signals");
 		cs_terminal_open(&s->terminal, spec->in_fd);
+	}
 	while (r == 0 && !s->is_over)
 		r = turn(s);
 	if (r < 0)

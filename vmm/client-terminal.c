@@ -77,31 +77,49 @@ static bool is_ignored(int number)
 	return sigaction(number, NULL, &now) == 0 && now.sa_handler == SIG_IGN;
 }
 
-int cs_signals_open(struct cs_signals *signals, bool terminal)
+static int take(struct cs_signals *signals)
+{
+	int fd = signalfd(signals->fd, &signals->taken, SFD_CLOEXEC | SFD_NONBLOCK);
+
+	if (fd < 0)
+		return -errno;
+	signals->fd = fd;
+	pthread_sigmask(SIG_BLOCK, &signals->taken, NULL);
+	return 0;
+}
+
+int cs_signals_open(struct cs_signals *signals)
 {
 	static const int always[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
-	static const int ours[] = { SIGWINCH, SIGTSTP, SIGCONT };
-	sigset_t taken, blocked, pending;
+	sigset_t sigpipe, pending;
+	int r;
 
-	sigemptyset(&taken);
+	*signals = (struct cs_signals){ .fd = -1 };
+	sigemptyset(&signals->taken);
 	for (size_t i = 0; i < sizeof(always) / sizeof(always[0]); i++) {
 		if (!is_ignored(always[i]))
-			sigaddset(&taken, always[i]);
+			sigaddset(&signals->taken, always[i]);
 	}
-	for (size_t i = 0; terminal && i < sizeof(ours) / sizeof(ours[0]); i++)
-		sigaddset(&taken, ours[i]);
-
-	signals->fd = signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (signals->fd < 0)
-		return -errno;
-	blocked = taken;
-	sigaddset(&blocked, SIGPIPE);
 	sigemptyset(&pending);
 	sigpending(&pending);
 	signals->had_sigpipe = sigismember(&pending, SIGPIPE) == 1;
-	pthread_sigmask(SIG_BLOCK, &blocked, &signals->saved);
+	sigemptyset(&sigpipe);
+	sigaddset(&sigpipe, SIGPIPE);
+	pthread_sigmask(SIG_BLOCK, &sigpipe, &signals->saved);
 	signals->is_open = true;
-	return 0;
+	r = take(signals);
+	if (r < 0)
+		cs_signals_close(signals);
+	return r;
+}
+
+int cs_signals_add_terminal(struct cs_signals *signals)
+{
+	static const int more[] = { SIGWINCH, SIGTSTP, SIGCONT };
+
+	for (size_t i = 0; i < sizeof(more) / sizeof(more[0]); i++)
+		sigaddset(&signals->taken, more[i]);
+	return take(signals);
 }
 
 int cs_signals_next(struct cs_signals *signals)
@@ -111,6 +129,14 @@ int cs_signals_next(struct cs_signals *signals)
 	if (read(signals->fd, &info, sizeof(info)) != sizeof(info))
 		return 0;
 	return (int)info.ssi_signo;
+}
+
+void cs_signals_repeat(struct cs_signals *signals)
+{
+	const int number = cs_signals_next(signals);
+
+	if (number)
+		kill(getpid(), number); /* blocked: it waits */
 }
 
 void cs_signals_close(struct cs_signals *signals)

@@ -33,14 +33,18 @@ struct cs_wire_size cs_terminal_size(int fd, int other_fd);
 
 struct cs_signals {
 	int fd; /* signalfd, readable when one has come; -1: not open */
-	sigset_t saved;
+	sigset_t taken, saved;
 	bool is_open, had_sigpipe;
 };
 
-/* Block SIGINT, SIGTERM, SIGHUP, SIGQUIT, those not ignored so far, and with (terminal) SIGWINCH,
- * SIGTSTP, SIGCONT, and take them from ->fd. SIGPIPE is blocked: writes say EPIPE. -errno. */
-int cs_signals_open(struct cs_signals *signals, bool terminal);
+/* Block SIGINT, SIGTERM, SIGHUP, SIGQUIT, those not ignored so far, and take them from ->fd.
+ * SIGPIPE is blocked: writes say EPIPE. -errno. */
+int cs_signals_open(struct cs_signals *signals);
+/* SIGWINCH, SIGTSTP, SIGCONT too, from now on. -errno. */
+int cs_signals_add_terminal(struct cs_signals *signals);
 int cs_signals_next(struct cs_signals *signals); /* 0: none waits */
+/* Send us the next one again: it has its way after _close, unless the caller blocks it too. */
+void cs_signals_repeat(struct cs_signals *signals);
 void cs_signals_close(struct cs_signals *signals);
 
 /* ---- output */

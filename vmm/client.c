@@ -20,16 +20,16 @@
 /* ---- connecting */
 
 /* "CONNECT", "OK" over (fd). -ENODATA: the guest does not serve the port. */
-static int call(int fd, uint32_t port, uint64_t deadline_ms)
+static int call(int fd, uint32_t port, const struct cs_patience *patience)
 {
 	char line[32];
 	uint64_t host_port;
 	int n = snprintf(line, sizeof(line), "CONNECT %u\n", port);
 	int r;
 
-	r = cs_client_send(fd, line, (size_t)n, deadline_ms);
+	r = cs_client_send(fd, line, (size_t)n, patience);
 	if (r == 0)
-		r = cs_client_read_line(fd, line, sizeof(line), deadline_ms);
+		r = cs_client_read_line(fd, line, sizeof(line), patience);
 	/* A monitor whose guest has no driver so far hangs up before it reads our line. */
 	if (r == -EPIPE || r == -ECONNRESET)
 		return -ENODATA;
@@ -49,25 +49,27 @@ static int call_failed(int r, struct cs_err *err)
 			       "look at its log)");
 	case ETIMEDOUT:
 		return cs_fail(err, ETIMEDOUT, "running, but it does not answer");
+	case EINTR:
+		return cs_fail(err, EINTR, "interrupted before its agent answered");
 	default:
 		return cs_fail_errno(err, -r, "cannot connect to its agent");
 	}
 }
 
-int cs_client_connect(int dirfd, uint32_t port, unsigned timeout_ms, int *ret_fd,
-		      struct cs_err *err)
+int cs_client_call(int dirfd, uint32_t port, const struct cs_patience *patience, int *ret_fd,
+		   struct cs_err *err)
 {
-	const uint64_t deadline_ms = cs_client_now_ms() + timeout_ms;
-	int wait_ms = FIRST_RETRY_MS;
+	unsigned wait_ms = FIRST_RETRY_MS;
+	bool refused = false;
 
 	for (;;) {
 		cs_auto(cs_fd_closep) int fd = -1;
-		int r = cs_client_dial(dirfd, "vsock.sock", deadline_ms, &fd, err);
-		uint64_t now;
+		struct cs_patience nap = *patience;
+		int r = cs_client_dial(dirfd, "vsock.sock", patience, &fd, err);
 
 		if (r < 0)
 			return r;
-		r = call(fd, port, deadline_ms);
+		r = call(fd, port, patience);
 		if (r == 0) {
 			int flags = fcntl(fd, F_GETFL);
 
@@ -76,14 +78,25 @@ int cs_client_connect(int dirfd, uint32_t port, unsigned timeout_ms, int *ret_fd
 			*ret_fd = cs_steal_fd(&fd);
 			return 0;
 		}
-		now = cs_client_now_ms();
-		if (r != -ENODATA || now >= deadline_ms)
+		refused = refused || r == -ENODATA;
+		if (r == -ETIMEDOUT && refused)
+			r = -ENODATA; /* the last try had no time left: the others tell more */
+		if (r != -ENODATA || cs_client_now_ms() >= patience->deadline_ms)
 			return call_failed(r, err);
-		if (deadline_ms - now < (uint64_t)wait_ms)
-			wait_ms = (int)(deadline_ms - now);
-		poll(NULL, 0, wait_ms);
+		if (cs_client_now_ms() + wait_ms < nap.deadline_ms)
+			nap.deadline_ms = cs_client_now_ms() + wait_ms;
+		if (cs_client_wait(-1, 0, &nap) == -EINTR)
+			return call_failed(-EINTR, err);
 		wait_ms = wait_ms * 2 < LAST_RETRY_MS ? wait_ms * 2 : LAST_RETRY_MS;
 	}
+}
+
+int cs_client_connect(int dirfd, uint32_t port, unsigned timeout_ms, int *ret_fd,
+		      struct cs_err *err)
+{
+	const struct cs_patience patience = { cs_client_now_ms() + timeout_ms, -1 };
+
+	return cs_client_call(dirfd, port, &patience, ret_fd, err);
 }
 
 /* ---- messages */
@@ -141,7 +154,7 @@ static uint64_t now_ns(void)
 }
 
 /* All of (bytes), however slowly the guest hands them out. */
-static int receive_by(int fd, void *buf, size_t bytes, uint64_t deadline_ms)
+static int receive_by(int fd, void *buf, size_t bytes, const struct cs_patience *patience)
 {
 	char *at = buf;
 
@@ -158,14 +171,14 @@ static int receive_by(int fd, void *buf, size_t bytes, uint64_t deadline_ms)
 		}
 		if (errno != EAGAIN && errno != EINTR)
 			return -errno;
-		r = cs_client_wait(fd, POLLIN, deadline_ms);
+		r = cs_client_wait(fd, POLLIN, patience);
 		if (r < 0)
 			return r;
 	}
 	return 0;
 }
 
-static int ping(int fd, uint64_t deadline_ms, uint64_t *ret_us)
+static int ping(int fd, const struct cs_patience *patience, uint64_t *ret_us)
 {
 	struct {
 		struct cs_wire_head head;
@@ -173,9 +186,9 @@ static int ping(int fd, uint64_t deadline_ms, uint64_t *ret_us)
 	} out = { { htole32(CS_WIRE_PING), htole32(sizeof(uint64_t)) }, now_ns() }, in;
 	int r;
 
-	r = cs_client_send(fd, &out, sizeof(out), deadline_ms);
+	r = cs_client_send(fd, &out, sizeof(out), patience);
 	if (r == 0)
-		r = receive_by(fd, &in, sizeof(in), deadline_ms);
+		r = receive_by(fd, &in, sizeof(in), patience);
 	if (r < 0)
 		return r;
 	out.head.type = htole32(CS_WIRE_PONG);
@@ -187,14 +200,14 @@ static int ping(int fd, uint64_t deadline_ms, uint64_t *ret_us)
 
 int cs_client_ping(int dirfd, unsigned timeout_ms, uint64_t *ret_us, struct cs_err *err)
 {
-	const uint64_t deadline_ms = cs_client_now_ms() + timeout_ms;
+	const struct cs_patience patience = { cs_client_now_ms() + timeout_ms, -1 };
 	cs_auto(cs_fd_closep) int fd = -1;
 	int r;
 
-	r = cs_client_connect(dirfd, CS_WIRE_AGENT_PORT, timeout_ms, &fd, err);
+	r = cs_client_call(dirfd, CS_WIRE_AGENT_PORT, &patience, &fd, err);
 	if (r < 0)
 		return r;
-	r = ping(fd, deadline_ms, ret_us);
+	r = ping(fd, &patience, ret_us);
 	if (r == -ETIMEDOUT)
 		return cs_fail(err, ETIMEDOUT, "its agent took the ping and does not answer");
 	if (r < 0)

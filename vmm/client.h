@@ -40,8 +40,9 @@ struct cs_exec_spec {
 
 /* Run it in the guest, carry bytes and signals (SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH of ours)
  * until it ends. *ret_status 0-255. -ENOTCONN: its agent could not be reached within (timeout_ms),
- * the words are cs_client_connect()'s; -ECONNRESET: the guest went away in the middle; -ENOENT,
- * -EACCES, ...: it could not be run there, with the guest's words.
+ * the words are cs_client_connect()'s; -EINTR: a signal came meanwhile, and is pending again, or
+ * taken by the default action; -ECONNRESET: the guest went away in the middle; -ENOENT, -EACCES,
+ * ...: it could not be run there, with the guest's words.
  *
  * With (tty) and a terminal at (in_fd), that terminal is in raw mode meanwhile; its mode is
  * restored on every way out, and while we are stopped. A reader of our output that goes away is a

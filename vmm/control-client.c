@@ -22,19 +22,20 @@ uint64_t cs_client_now_ms(void)
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
-int cs_client_wait(int fd, short events, uint64_t deadline_ms)
+int cs_client_wait(int fd, short events, const struct cs_patience *patience)
 {
-	struct pollfd item = { .fd = fd, .events = events };
+	struct pollfd item[2] = { { .fd = fd, .events = events },
+				  { .fd = patience->interrupt_fd, .events = POLLIN } };
 
 	for (;;) {
-		uint64_t now = cs_client_now_ms();
-		uint64_t left = now < deadline_ms ? deadline_ms - now : 0;
-		int n = poll(&item, 1, left > INT32_MAX ? INT32_MAX : (int)left);
+		const uint64_t now = cs_client_now_ms(), deadline = patience->deadline_ms;
+		const uint64_t left = now < deadline ? deadline - now : 0;
+		int n = poll(item, 2, left > INT32_MAX ? INT32_MAX : (int)left);
 
-		if (n > 0)
-			return 0;
 		if (n < 0 && errno != EINTR)
 			return -errno;
+		if (n > 0)
+			return item[1].revents ? -EINTR : 0;
 		if (!left)
 			return -ETIMEDOUT;
 	}
@@ -53,12 +54,14 @@ static int dial_failed(int code, struct cs_err *err)
 			       "started it)");
 	case ETIMEDOUT:
 		return cs_fail(err, code, "its monitor is too busy to answer");
+	case EINTR:
+		return cs_fail(err, code, "interrupted");
 	default:
 		return cs_fail_errno(err, code, "cannot talk to its monitor");
 	}
 }
 
-int cs_client_dial(int dirfd, const char *name, uint64_t deadline_ms, int *ret_fd,
+int cs_client_dial(int dirfd, const char *name, const struct cs_patience *patience, int *ret_fd,
 		   struct cs_err *err)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
@@ -71,18 +74,22 @@ int cs_client_dial(int dirfd, const char *name, uint64_t deadline_ms, int *ret_f
 	if (fd < 0)
 		return dial_failed(errno, err);
 	while (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
+		const uint64_t next = cs_client_now_ms() + RETRY_MS;
+		const struct cs_patience nap = { next, patience->interrupt_fd };
+
 		if (errno != EAGAIN && errno != EINTR)
 			return dial_failed(errno, err);
 		/* A full backlog can't be waited for with poll(). */
-		if (cs_client_now_ms() >= deadline_ms)
+		if (next > patience->deadline_ms)
 			return dial_failed(ETIMEDOUT, err);
-		poll(NULL, 0, RETRY_MS);
+		if (cs_client_wait(-1, 0, &nap) == -EINTR)
+			return dial_failed(EINTR, err);
 	}
 	*ret_fd = cs_steal_fd(&fd);
 	return 0;
 }
 
-int cs_client_send(int fd, const void *data, size_t bytes, uint64_t deadline_ms)
+int cs_client_send(int fd, const void *data, size_t bytes, const struct cs_patience *patience)
 {
 	const char *at = data;
 
@@ -99,14 +106,14 @@ int cs_client_send(int fd, const void *data, size_t bytes, uint64_t deadline_ms)
 			continue;
 		if (errno != EAGAIN)
 			return -errno;
-		r = cs_client_wait(fd, POLLOUT, deadline_ms);
+		r = cs_client_wait(fd, POLLOUT, patience);
 		if (r < 0)
 			return r;
 	}
 	return 0;
 }
 
-int cs_client_read_line(int fd, char *line, size_t size, uint64_t deadline_ms)
+int cs_client_read_line(int fd, char *line, size_t size, const struct cs_patience *patience)
 {
 	size_t used = 0;
 
@@ -124,7 +131,7 @@ int cs_client_read_line(int fd, char *line, size_t size, uint64_t deadline_ms)
 				return -EIO;
 			used += (size_t)n;
 		} else if (errno == EAGAIN) {
-			r = cs_client_wait(fd, POLLIN, deadline_ms);
+			r = cs_client_wait(fd, POLLIN, patience);
 		} else if (errno != EINTR) {
 			r = -errno;
 		}
@@ -159,8 +166,8 @@ static int talk_failed(int r, struct cs_err *err)
 
 /* Ask (line); the answer in (reply) of CS_CONTROL_LINE, *ret_text what stands behind its "ok". The
  * connection in *ret_fd. */
-static int ask(int dirfd, const char *line, uint64_t deadline_ms, char *reply, int *ret_fd,
-	       struct cs_err *err)
+static int ask(int dirfd, const char *line, const struct cs_patience *patience, char *reply,
+	       int *ret_fd, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int fd = -1;
 	char request[CS_CONTROL_LINE];
@@ -169,12 +176,12 @@ static int ask(int dirfd, const char *line, uint64_t deadline_ms, char *reply, i
 
 	if (n < 0 || (size_t)n >= sizeof(request) || strchr(line, '\n'))
 		return cs_fail(err, EINVAL, "not a request of one line");
-	r = cs_client_dial(dirfd, "control.sock", deadline_ms, &fd, err);
+	r = cs_client_dial(dirfd, "control.sock", patience, &fd, err);
 	if (r < 0)
 		return r;
-	r = cs_client_send(fd, request, (size_t)n, deadline_ms);
+	r = cs_client_send(fd, request, (size_t)n, patience);
 	if (r == 0)
-		r = cs_client_read_line(fd, reply, CS_CONTROL_LINE, deadline_ms);
+		r = cs_client_read_line(fd, reply, CS_CONTROL_LINE, patience);
 	if (r < 0)
 		return talk_failed(r, err);
 
@@ -191,11 +198,12 @@ int cs_control_call(int dirfd, const char *line, unsigned timeout_ms, char **ret
 		    struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int fd = -1;
+	const struct cs_patience patience = { cs_client_now_ms() + timeout_ms, -1 };
 	char reply[CS_CONTROL_LINE];
 	char *text;
 	int r;
 
-	r = ask(dirfd, line, cs_client_now_ms() + timeout_ms, reply, &fd, err);
+	r = ask(dirfd, line, &patience, reply, &fd, err);
 	if (r < 0 || !ret)
 		return r;
 	text = strdup(reply[2] ? reply + 3 : "");
@@ -207,7 +215,8 @@ int cs_control_call(int dirfd, const char *line, unsigned timeout_ms, char **ret
 
 int cs_control_console(int dirfd, int *ret_fd, struct cs_err *err)
 {
+	const struct cs_patience patience = { cs_client_now_ms() + CONSOLE_MS, -1 };
 	char reply[CS_CONTROL_LINE];
 
-	return ask(dirfd, "console", cs_client_now_ms() + CONSOLE_MS, reply, ret_fd, err);
+	return ask(dirfd, "console", &patience, reply, ret_fd, err);
 }
