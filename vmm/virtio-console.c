@@ -27,6 +27,7 @@ enum { RECEIVE, TRANSMIT, QUEUES };
 #define CHUNK_BYTES 4096u
 #define LOG_MIN     (16 * CS_KIB)
 #define COPY_BYTES  16384u
+#define LINE_BYTES  1024u /* a line longer than that is cut */
 
 struct console {
 	struct cs_virtio dev;
@@ -63,7 +64,7 @@ static void trim(struct console *console)
 		if (cs_pread_full(console->log_fd, chunk, bytes, from) < 0)
 			break;
 		from += bytes;
-		line = first ? memchr(chunk, '\n', bytes) : NULL;
+		line = first ? memchr(chunk, '\n', bytes < LINE_BYTES ? bytes : LINE_BYTES) : NULL;
 		if (line) {
 			bytes -= (size_t)(line + 1 - chunk);
 			start = line + 1;
@@ -203,9 +204,7 @@ static void receive(struct console *console)
 		r = cs_virtq_pop(q, dev->mem, &chain);
 		if (r < 0) {
 			cs_virtio_break(dev);
-			return;
-		}
-		if (r > 0) {
+		} else if (r > 0) {
 			more = receive_one(console, &chain);
 		} else if (!cs_virtq_enable_kick(q, dev->mem, true)) {
 			/* No room in the guest: its next buffer wakes us, the client does not. */
@@ -214,6 +213,8 @@ static void receive(struct console *console)
 		}
 	}
 	cs_virtio_notify(dev, RECEIVE);
+	if (!dev->running)
+		client_watch(console, false); /* its input is ready for ever */
 }
 
 static void on_client(void *arg, uint32_t events)
