@@ -9,12 +9,11 @@
 
 #include "store/base/io.h"
 #include "store/base/num.h"
+#include "store/writer.h"
 
-#define BUFFER_BYTES (UINT64_C(1) << 20)
-
-/* A run of zeroes is left out of the file only in pieces of this size: smaller holes would cost
- * more in extents than they save. The same for holes in the guest's file. */
-#define PIECE_BYTES (UINT64_C(64) << 10)
+/* A hole in a guest's file is worth one from this size on: smaller ones would cost more in extents
+ * than they save. */
+#define HOLE_MIN (UINT64_C(64) << 10)
 
 /* A sparse file's map has at most so many entries of 4 bytes: a larger file gets larger chunks. */
 #define CHUNKS_MAX (UINT64_C(1) << 20)
@@ -22,9 +21,7 @@
 struct cs_image {
 	int fd; /* lent */
 	uint64_t max_bytes;
-	uint64_t flushed; /* offset in the file of buf[0] */
-	uint64_t fill;
-	unsigned char *buf;
+	struct cs_writer *writer;
 	/* the file being taken in */
 	struct cs_node *node;
 	uint64_t file_bytes, file_at;
@@ -36,22 +33,22 @@ int cs_image_open(int fd, uint64_t skip, uint64_t max_bytes, struct cs_image **r
 		  struct cs_err *err)
 {
 	cs_auto(cs_image_freep) struct cs_image *image = calloc(1, sizeof(*image));
+	int r;
 
 	if (!image)
 		return cs_fail_errno(err, ENOMEM, "image");
 	image->fd = fd;
 	image->max_bytes = max_bytes;
-	image->flushed = skip;
-	image->buf = malloc(BUFFER_BYTES);
-	if (!image->buf)
-		return cs_fail_errno(err, ENOMEM, "image");
+	r = cs_writer_open(fd, skip, &image->writer);
+	if (r < 0)
+		return cs_fail_errno(err, -r, "image");
 	*ret = cs_steal(image);
 	return 0;
 }
 
 uint64_t cs_image_tell(const struct cs_image *image)
 {
-	return image->flushed + image->fill;
+	return cs_writer_tell(image->writer);
 }
 
 uint64_t cs_image_room(const struct cs_image *image)
@@ -61,7 +58,7 @@ uint64_t cs_image_room(const struct cs_image *image)
 	return at < image->max_bytes ? image->max_bytes - at : 0;
 }
 
-static int fail_full(const struct cs_image *image, struct cs_err *err)
+static int fail_room(const struct cs_image *image, struct cs_err *err)
 {
 	char text[CS_BYTES_TEXT];
 
@@ -71,94 +68,40 @@ static int fail_full(const struct cs_image *image, struct cs_err *err)
 		       cs_format_bytes(image->max_bytes, text));
 }
 
-static bool is_zero(const unsigned char *data, uint64_t bytes)
+static int fail_write(int r, struct cs_err *err)
 {
-	return data[0] == 0 && !memcmp(data, data + 1, bytes - 1);
-}
-
-static uint64_t piece_at(const struct cs_image *image, uint64_t at)
-{
-	return image->fill - at < PIECE_BYTES ? image->fill - at : PIECE_BYTES;
-}
-
-int cs_image_flush(struct cs_image *image, struct cs_err *err)
-{
-	uint64_t at = 0, start;
-	int r;
-
-	while (at < image->fill) {
-		while (at < image->fill && is_zero(image->buf + at, piece_at(image, at)))
-			at += piece_at(image, at);
-		start = at;
-		while (at < image->fill && !is_zero(image->buf + at, piece_at(image, at)))
-			at += piece_at(image, at);
-		if (at == start)
-			break;
-		r = cs_pwrite_full(image->fd, image->buf + start, at - start,
-				   image->flushed + start);
-		if (r == -ENOSPC || r == -EDQUOT)
-			return cs_fail(err, -r,
-				       "the store is full (remove a template, or make "
-				       "room on the disk under the store)");
-		if (r < 0)
-			return cs_fail_errno(err, -r, "cannot write the image");
-	}
-	image->flushed += image->fill;
-	image->fill = 0;
-	return 0;
+	if (r == -ENOSPC || r == -EDQUOT)
+		return cs_fail(err, -r,
+			       "the store is full (remove a template, or make room on the disk "
+			       "under the store)");
+	return cs_fail_errno(err, -r, "cannot write the image");
 }
 
 int cs_image_append(struct cs_image *image, const void *data, uint64_t bytes, struct cs_err *err)
 {
-	const unsigned char *from = data;
-	uint64_t part;
 	int r;
 
 	if (bytes > cs_image_room(image))
-		return fail_full(image, err);
-	while (bytes) {
-		part = BUFFER_BYTES - image->fill;
-		if (part > bytes)
-			part = bytes;
-		memcpy(image->buf + image->fill, from, part);
-		image->fill += part;
-		from += part;
-		bytes -= part;
-		if (image->fill < BUFFER_BYTES)
-			continue;
-		r = cs_image_flush(image, err);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+		return fail_room(image, err);
+	r = cs_writer_append(image->writer, data, bytes);
+	return r < 0 ? fail_write(r, err) : 0;
 }
 
 int cs_image_zero(struct cs_image *image, uint64_t bytes, struct cs_err *err)
 {
-	uint64_t part;
 	int r;
 
 	if (bytes > cs_image_room(image))
-		return fail_full(image, err);
-	while (bytes) {
-		if (image->fill == 0 && bytes >= BUFFER_BYTES) {
-			image->flushed += cs_align_down(bytes, BUFFER_BYTES);
-			bytes -= cs_align_down(bytes, BUFFER_BYTES);
-			continue;
-		}
-		part = BUFFER_BYTES - image->fill;
-		if (part > bytes)
-			part = bytes;
-		memset(image->buf + image->fill, 0, part);
-		image->fill += part;
-		bytes -= part;
-		if (image->fill < BUFFER_BYTES)
-			continue;
-		r = cs_image_flush(image, err);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+		return fail_room(image, err);
+	r = cs_writer_zero(image->writer, bytes);
+	return r < 0 ? fail_write(r, err) : 0;
+}
+
+int cs_image_flush(struct cs_image *image, struct cs_err *err)
+{
+	int r = cs_writer_flush(image->writer);
+
+	return r < 0 ? fail_write(r, err) : 0;
 }
 
 int cs_image_pad(struct cs_image *image, uint64_t align, struct cs_err *err)
@@ -248,7 +191,7 @@ static int leave_hole(struct cs_image *image, uint64_t next, struct cs_err *err)
 
 	if (image->in_extent)
 		settled = cs_align_up(settled, UINT64_C(1) << image->node->chunk_bits);
-	if (image->unknown || next <= settled || next - settled < PIECE_BYTES)
+	if (image->unknown || next <= settled || next - settled < HOLE_MIN)
 		return 0;
 	if (image->in_extent) {
 		r = close_extent(image, err);
@@ -355,7 +298,7 @@ struct cs_image *cs_image_free(struct cs_image *image)
 {
 	if (!image)
 		return NULL;
-	free(image->buf);
+	image->writer = cs_writer_free(image->writer);
 	free(image);
 	return NULL;
 }
