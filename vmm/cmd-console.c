@@ -49,8 +49,7 @@ static int take_input(struct session *s, struct cs_err *err)
 		return cs_fail_errno(err, errno, "cannot read standard input");
 	if (got == 0) {
 		s->input = false;
-		if (!s->n)
-			shutdown(s->console_fd, SHUT_WR);
+		s->done = !s->n;
 		return 0;
 	}
 	detach = isatty(STDIN_FILENO) ? memchr(s->waiting + s->n, DETACH, (size_t)got) : NULL;
@@ -72,8 +71,7 @@ static int give_input(struct session *s, struct cs_err *err)
 		return 0;
 	s->n -= (size_t)sent;
 	memmove(s->waiting, s->waiting + sent, s->n);
-	if (!s->n && !s->input)
-		shutdown(s->console_fd, SHUT_WR);
+	s->done = !s->n && !s->input;
 	return 0;
 }
 
@@ -199,8 +197,9 @@ static int run(const struct cs_globals *globals, void *opts, struct cs_err *err)
 static const struct argp argp = {
 	.parser = parse,
 	.args_doc = "GUEST",
-	.doc = "Attach this terminal to a guest's console, raw; Ctrl-] leaves it. Whoever was "
-	       "attached before is detached.",
+	.doc = "Attach this terminal to a guest's console, raw; Ctrl-] leaves it. Where input is "
+	       "no "
+	       "terminal, its end does. Whoever was attached before is detached.",
 };
 
 const struct cs_command cs_cmd_console = {

@@ -64,7 +64,7 @@ static void look_nested(const struct cs_doctor *doctor, struct cs_finding *ret)
 		cs_finding_set(ret, CS_FINDING_WARN, NULL, "cannot read /proc/cpuinfo");
 		return;
 	}
-	flags = strstr(text, "\nflags");
+	flags = strncmp(text, "flags", 5) == 0 ? text : strstr(text, "\nflags");
 	end = flags ? strchr(flags + 1, '\n') : NULL;
 	if (end)
 		*end = '\0';

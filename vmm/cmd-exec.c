@@ -34,7 +34,7 @@ static const struct argp_option options[] = {
 	{ "user", 'u', "USER", 0, "Run as this user of the guest (default: root)", 1 },
 	{ "env", 'e', "NAME=VALUE", 0, "Put this into COMMAND's environment; any number of times",
 	  1 },
-	{ "workdir", 'w', "PATH", 0, "Run in this folder of the guest (default: /)", 1 },
+	{ "workdir", 'w', "FOLDER", 0, "Run in this folder of the guest (default: /)", 1 },
 	{ 0 },
 };
 

@@ -283,7 +283,7 @@ static const struct argp show_argp = {
 	.args_doc = "GUEST",
 	.doc = "Show what a guest is and what it costs the host."
 	       "\vPSS counts memory that is shared by its part; PRIVATE DIRTY is what would come "
-	       "back if the guest ended. FOLDER holds its sockets and logs.",
+	       "back if the guest ended. FOLDER holds its sockets and logs.\n",
 };
 
 const struct cs_command cs_cmd_show = {

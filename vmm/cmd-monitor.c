@@ -138,7 +138,7 @@ static int listen_at(struct monitor *m, const char *name, int *ret, struct cs_er
 
 static int open_files(struct monitor *m, struct cs_err *err)
 {
-	int log_fd, r;
+	int log_fd = -1, r;
 
 	r = open_file(m, "log", O_WRONLY | O_APPEND | O_TRUNC, &log_fd, err);
 	if (r < 0)

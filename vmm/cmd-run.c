@@ -17,7 +17,7 @@
 static const struct argp_option options[] = {
 	{ "tty", 't', NULL, 0, "Give COMMAND a terminal: this one", 1 },
 	{ "user", 'u', "USER", 0, "Run COMMAND as this user of the guest (default: root)", 1 },
-	{ "workdir", 'w', "PATH", 0, "Run COMMAND in this folder of the guest (default: /)", 1 },
+	{ "workdir", 'w', "FOLDER", 0, "Run COMMAND in this folder of the guest (default: /)", 1 },
 	{ 0 },
 };
 

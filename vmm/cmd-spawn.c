@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "store/base/guest.h"
 #include "store/base/name.h"
@@ -76,33 +77,6 @@ static error_t parse_shared(int key, char *arg, struct argp_state *state)
 
 const struct argp cs_spawn_argp = { .options = shared_options, .parser = parse_shared };
 
-/* What can be checked before anything is opened. */
-static int check_options(const struct cs_spawn_options *o, size_t *ret_count, struct cs_err *err)
-{
-	uint64_t count = 1;
-	char last[80];
-	int r;
-
-	if (o->count) {
-		r = cs_cmd_number("count", o->count, 1, COUNT_MAX, &count, err);
-		if (r < 0)
-			return r;
-	}
-	if (o->name) {
-		r = cs_name_check("guest", o->name, err);
-		if (r < 0)
-			return r;
-	}
-	if (o->name && count > 1) {
-		snprintf(last, sizeof(last), "%s-%" PRIu64, o->name, count);
-		r = cs_name_check("guest", last, err);
-		if (r < 0)
-			return r;
-	}
-	*ret_count = count;
-	return cs_cmd_env_check(&o->env, err);
-}
-
 /* What a guest's memory may be on this host: it need not all be free, since most of it is never
  * touched, but a guest larger than the host would be a mistake. */
 static int check_memory(const char *text, uint64_t *ret, struct cs_err *err)
@@ -113,7 +87,9 @@ static int check_memory(const char *text, uint64_t *ret, struct cs_err *err)
 	int r;
 
 	r = cs_parse_bytes(text, &bytes);
-	if (r < 0)
+	if (r == -ERANGE)
+		bytes = UINT64_MAX;
+	else if (r < 0)
 		return cs_fail(err, EINVAL, "memory '%.40s': not a size (try " MEMORY_DEFAULT ")",
 			       text);
 	if (bytes < CS_RAM_MIN)
@@ -133,39 +109,67 @@ static int check_memory(const char *text, uint64_t *ret, struct cs_err *err)
 	return 0;
 }
 
-static int fill_card(const struct cs_spawn_options *o, const struct cs_spawn_session *session,
-		     struct cs_card *ret, struct cs_err *err)
+static int check_names(const struct cs_spawn_options *o, uint64_t count, struct cs_err *err)
 {
-	const struct cs_template *t = session->template;
-	struct cs_host_kvm_info host;
-	uint64_t vcpus = 1, most;
-	struct cs_view disk;
+	char last[80];
 	int r;
 
-	cs_host_kvm_info(session->kvm, &host);
-	most = host.max_vcpus && host.max_vcpus < VCPUS_MAX ? host.max_vcpus : VCPUS_MAX;
-	if (o->vcpus) {
-		r = cs_cmd_number("vcpus", o->vcpus, 1, most, &vcpus, err);
+	if (!o->name)
+		return 0;
+	r = cs_name_check("guest", o->name, err);
+	if (r < 0 || count == 1)
+		return r;
+	snprintf(last, sizeof(last), "%.63s-%" PRIu64, o->name, count);
+	return cs_name_check("guest", last, err);
+}
+
+/* What can be checked before anything is opened. */
+static int check_options(const struct cs_spawn_options *o, struct cs_spawn_session *session,
+			 struct cs_err *err)
+{
+	uint64_t count = 1, vcpus = 1;
+	int r;
+
+	if (o->count) {
+		r = cs_cmd_number("count", o->count, 1, COUNT_MAX, &count, err);
 		if (r < 0)
 			return r;
 	}
-	r = check_memory(o->memory ? o->memory : MEMORY_DEFAULT, &ret->ram_bytes, err);
+	r = check_names(o, count, err);
 	if (r < 0)
 		return r;
-	if (o->persist) {
-		r = cs_template_view(t, CS_PART_DISK, &disk, err);
+	if (o->vcpus) {
+		r = cs_cmd_number("vcpus", o->vcpus, 1, VCPUS_MAX, &vcpus, err);
 		if (r < 0)
 			return r;
-		ret->disk_bytes = disk.bytes;
 	}
-	snprintf(ret->template, sizeof(ret->template), "%s", cs_template_name(t));
-	snprintf(ret->version, sizeof(ret->version), "%s", cs_template_version(t));
-	ret->vcpus = (unsigned)vcpus;
-	ret->persist = o->persist;
-	ret->run_init = o->init;
-	ret->command = o->command;
-	ret->env = o->env.v;
-	ret->append = (char *)o->append; /* lent: this card is never freed */
+	r = check_memory(o->memory ? o->memory : MEMORY_DEFAULT, &session->card.ram_bytes, err);
+	if (r < 0)
+		return r;
+	session->count = count;
+	session->card.vcpus = (unsigned)vcpus;
+	return cs_cmd_env_check(&o->env, err);
+}
+
+static int fill_card(const struct cs_spawn_options *o, struct cs_spawn_session *session,
+		     struct cs_err *err)
+{
+	struct cs_card *card = &session->card;
+	struct cs_host_kvm_info host;
+
+	cs_host_kvm_info(session->kvm, &host);
+	if (host.max_vcpus && card->vcpus > host.max_vcpus)
+		return cs_fail(err, EINVAL, "vcpus '%s': this host's KVM gives a guest %u at most",
+			       o->vcpus, host.max_vcpus);
+	snprintf(card->template, sizeof(card->template), "%s", cs_template_name(session->template));
+	snprintf(card->version, sizeof(card->version), "%s",
+		 cs_template_version(session->template));
+	card->created = time(NULL);
+	card->persist = o->persist;
+	card->run_init = o->init;
+	card->command = o->command;
+	card->env = o->env.v;
+	card->append = (char *)o->append; /* lent: this card is never freed */
 	return 0;
 }
 
@@ -182,7 +186,7 @@ int cs_spawn_open(const struct cs_globals *globals, const struct cs_spawn_option
 	cs_auto(cs_spawn_closep) struct cs_spawn_session session = { 0 };
 	int r;
 
-	r = check_options(o, &session.count, err);
+	r = check_options(o, &session, err);
 	if (r < 0)
 		return r;
 	cs_spawner_prepare();
@@ -195,7 +199,7 @@ int cs_spawn_open(const struct cs_globals *globals, const struct cs_spawn_option
 	r = cs_spawner_kvm_open(&session.kvm, err);
 	if (r < 0)
 		return r;
-	r = fill_card(o, &session, &session.card, err);
+	r = fill_card(o, &session, err);
 	if (r < 0)
 		return r;
 	*ret = session;
@@ -321,7 +325,7 @@ static const struct argp spawn_argp = {
 	.doc = "Make new guests of a template and start them; print their names. They go on when "
 	       "the terminal closes. With COMMAND, each runs it."
 	       "\vA guest is named NAME, or NAME-1, NAME-2, ... with --count; without --name after "
-	       "its template. What guests write is gone when they stop, unless --persist.",
+	       "its template. What guests write is gone when they stop, unless --persist.\n",
 	.children = spawn_children,
 };
 

@@ -13,7 +13,6 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cow/overlay.h"
@@ -119,7 +118,6 @@ static int create_guest(struct cs_spawner *s, struct cs_spawn_guest *guest, stru
 	struct cs_card card = *s->card;
 	int r;
 
-	card.created = time(NULL);
 	do {
 		snprintf(card.guest, sizeof(card.guest), "%s", guest->name);
 		r = cs_overlay_create(s->store, s->template, &card, err);

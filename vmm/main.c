@@ -98,15 +98,16 @@ static int complain(struct cs_err *err)
 	return EXIT_FAILURE;
 }
 
-/* What was printed must have arrived: a full disk under a report is a failure like any other. */
-static int finish(int status)
+/* What was printed must have arrived: a full disk under a report is a failure like any other, also
+ * where argp prints the help and exits. */
+static void check_output(void)
 {
 	struct cs_err err = { 0 };
 
 	if (!ferror(stdout) && fflush(stdout) == 0)
-		return status;
+		return;
 	cs_fail_errno(&err, errno, "cannot write the output");
-	return complain(&err);
+	_exit(complain(&err));
 }
 
 static int run_command(const struct cs_command *command, char *path, struct front *front)
@@ -131,8 +132,8 @@ static int run_command(const struct cs_command *command, char *path, struct fron
 	}
 	r = command->run(&front->globals, options, &err);
 	if (r < 0)
-		return finish(complain(&err));
-	return finish(r);
+		return complain(&err);
+	return r;
 }
 
 static int dispatch(struct front *front)
@@ -152,7 +153,7 @@ static int dispatch(struct front *front)
 						 strcmp(front->words[used], "-h") == 0);
 
 		cs_help_command(asked ? stdout : stderr, command, path);
-		return asked ? finish(EXIT_SUCCESS) : EXIT_USAGE;
+		return asked ? EXIT_SUCCESS : EXIT_USAGE;
 	}
 	front->words += used - 1;
 	front->n -= used - 1;
@@ -179,16 +180,17 @@ int main(int argc, char *argv[])
 	};
 
 	hold_standard_files();
+	atexit(check_output);
 	argp_err_exit_status = EXIT_USAGE;
 	if (argp_parse(&front_argp, argc, argv, ARGP_IN_ORDER | ARGP_NO_HELP, NULL, &front))
 		return EXIT_USAGE;
 	if (front.version) {
 		puts(PACKAGE_STRING);
-		return finish(EXIT_SUCCESS);
+		return EXIT_SUCCESS;
 	}
 	if (front.help) {
 		cs_help_table(stdout);
-		return finish(EXIT_SUCCESS);
+		return EXIT_SUCCESS;
 	}
 	if (!front.n) {
 		cs_help_table(stderr);
