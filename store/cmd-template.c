@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* template add, list, show, verify, remove. */
+#include "store/cmd-template.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +14,6 @@
 #include "store/base/own.h"
 #include "store/base/progress.h"
 #include "store/base/report.h"
-#include "store/cmd-template.h"
 #include "store/manifest.h"
 #include "store/template.h"
 #include "vmm/cmd-common.h"
@@ -66,6 +67,17 @@ static uint64_t stored_bytes(const struct cs_manifest *manifest)
 	return bytes;
 }
 
+struct list_options {
+	bool quiet;
+};
+
+static int list_name(const char *name, const struct cs_template *t, const struct cs_err *broken,
+		     void *arg)
+{
+	puts(name);
+	return 0;
+}
+
 static int list_one(const char *name, const struct cs_template *t, const struct cs_err *broken,
 		    void *arg)
 {
@@ -96,6 +108,7 @@ static int any_broken(const char *name, const struct cs_template *t, const struc
 
 static int run_list(const struct cs_globals *globals, void *options, struct cs_err *err)
 {
+	const struct list_options *o = options;
 	cs_auto(cs_store_freep) struct cs_store *store = NULL;
 	cs_auto(cs_report_freep) struct cs_report *report = NULL;
 	bool broken;
@@ -104,6 +117,8 @@ static int run_list(const struct cs_globals *globals, void *options, struct cs_e
 	r = cs_cmd_store_open(globals, &store, err);
 	if (r < 0)
 		return r;
+	if (o->quiet)
+		return cs_template_each(store, list_name, NULL, err);
 	r = cs_template_each(store, any_broken, NULL, err);
 	if (r < 0)
 		return r;
@@ -115,15 +130,30 @@ static int run_list(const struct cs_globals *globals, void *options, struct cs_e
 	return r < 0 ? r : cs_cmd_print(globals, report, CS_FORMAT_TABLE, err);
 }
 
-static error_t parse_nothing(int key, char *arg, struct argp_state *state)
+static const struct argp_option list_options[] = {
+	{ "quiet", 'q', NULL, 0, "Names only, one a line", 1 },
+	{ 0 },
+};
+
+static error_t parse_list(int key, char *arg, struct argp_state *state)
 {
-	if (key == ARGP_KEY_ARG)
+	struct list_options *o = state->input;
+
+	switch (key) {
+	case 'q':
+		o->quiet = true;
+		return 0;
+	case ARGP_KEY_ARG:
 		argp_error(state, "'%s': no argument is wanted", arg);
-	return ARGP_ERR_UNKNOWN;
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
 }
 
 static const struct argp list_argp = {
-	.parser = parse_nothing,
+	.options = list_options,
+	.parser = parse_list,
 	.doc = "List all templates.",
 };
 
@@ -131,6 +161,7 @@ static const struct cs_command list = {
 	.name = "list",
 	.summary = "List templates",
 	.argp = &list_argp,
+	.options_bytes = sizeof(struct list_options),
 	.reports = true,
 	.run = run_list,
 };
