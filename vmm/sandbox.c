@@ -77,8 +77,9 @@ static const int allowed[] = {
 	SCMP_SYS(munmap),
 	SCMP_SYS(mremap),
 	SCMP_SYS(madvise),
-	/* a thread's beginning and end, ours */
+	/* a thread's beginning and end, ours; the first makes the C library take its own signals */
 	SCMP_SYS(clone3),
+	SCMP_SYS(rt_sigaction),
 	SCMP_SYS(set_robust_list),
 	SCMP_SYS(rseq),
 	SCMP_SYS(sched_yield),
