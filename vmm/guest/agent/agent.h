@@ -159,7 +159,9 @@ void cs_control_u32(struct cs_agent *a, enum cs_wire_type type, uint32_t value);
 
 /* ---- command.c ---- */
 
-void cs_command_start(struct cs_agent *a);   /* COMMAND of CONFIG */
+/* COMMAND of CONFIG. 0, or the status it is to have had: it could not be run. */
+uint32_t cs_command_start(struct cs_agent *a);
+void cs_command_end(struct cs_agent *a, uint32_t status); /* COMMAND has ended: EXITED, down */
 void cs_command_init(struct cs_agent *a);    /* hand PID 1 to /sbin/init; returns in the agent */
 void cs_command_console(struct cs_agent *a); /* wait for somebody to type there */
 /* (pid) was ours and has ended; true: it was COMMAND or the console's shell. */

@@ -33,6 +33,7 @@ static void ask_monitor(struct cs_agent *a)
 
 void cs_boot_root(struct cs_agent *a)
 {
+	uint32_t failed = 0;
 	bool fresh = false;
 	const char *what;
 	int r;
@@ -59,8 +60,12 @@ void cs_boot_root(struct cs_agent *a)
 		cs_agent_die(a, "cannot serve on vsock: %s", strerror(-r));
 
 	if (a->config.argv && a->config.argv[0])
-		cs_command_start(a);
+		failed = cs_command_start(a);
 	else if (a->role == CS_ROLE_INIT)
 		cs_command_console(a);
+
+	/* Also before the word that it could not be run: the monitor waits for READY first. */
 	cs_control_send(a, CS_WIRE_READY, NULL, 0);
+	if (failed)
+		cs_command_end(a, failed);
 }

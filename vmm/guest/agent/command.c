@@ -29,14 +29,14 @@ static int open_console(int flags)
 
 /* ---- COMMAND ---- */
 
-static void end_after_command(struct cs_agent *a, uint32_t status)
+void cs_command_end(struct cs_agent *a, uint32_t status)
 {
 	cs_control_u32(a, CS_WIRE_EXITED, status);
 	cs_stop_begin(a, CS_WIRE_POWEROFF,
 		      a->role == CS_ROLE_UNDER_INIT ? INIT_GRACE_MS : LEFTOVER_GRACE_MS);
 }
 
-void cs_command_start(struct cs_agent *a)
+uint32_t cs_command_start(struct cs_agent *a)
 {
 	struct cs_config *c = &a->config;
 	int in = open("/dev/null", O_RDONLY | O_CLOEXEC), out = open_console(O_WRONLY);
@@ -50,15 +50,14 @@ void cs_command_start(struct cs_agent *a)
 		close(in);
 	if (out >= 0)
 		close(out);
-
-	if (pid > 0) {
-		a->command = pid;
-	} else {
-		cs_agent_trouble(a, "%s", s.words);
-		end_after_command(a, s.error == ENOENT ? 127 : 126);
-	}
-
 	cs_config_forget_command(c);
+
+	if (pid < 0) {
+		cs_agent_trouble(a, "%s", s.words);
+		return s.error == ENOENT ? 127 : 126;
+	}
+	a->command = pid;
+	return 0;
 }
 
 /* ---- the root's own init ---- */
@@ -166,7 +165,7 @@ bool cs_command_ended(struct cs_agent *a, pid_t pid, uint32_t status)
 {
 	if (pid == a->command) {
 		a->command = 0;
-		end_after_command(a, status);
+		cs_command_end(a, status);
 		return true;
 	}
 	if (pid == a->shell) {
