@@ -128,23 +128,21 @@ static bool on_quit(struct client *client, const char *rest)
 	return good;
 }
 
-/* The socket changes hands: nothing of the client is left here. What it has sent behind the line is
- * input for the console, so no byte of it may have been read (see read_line()). */
+/* The socket changes hands, and nothing of the client is left here. What it has sent behind the
+ * line is input for the console, so no byte of that may have been read (see read_line()). */
 static bool on_console(struct client *client, const char *rest)
 {
 	const struct cs_control_spec *spec = &client->control->spec;
-	cs_auto(cs_fd_closep) int fd = fcntl(client->fd, F_DUPFD_CLOEXEC, 3);
+	cs_auto(cs_fd_closep) int fd = -1;
 	struct cs_err err = { 0 };
-	int r;
 
-	if (fd < 0)
-		return answer(client, "error", "console: no descriptor is left");
+	/* The "ok" comes before the first byte of the console; when that then refuses, the client
+	 * sees its end. */
 	if (!answer(client, "ok", ""))
 		return false;
-	/* The "ok" comes before the first byte of the console; when it then fails, the client sees
-	 * its end. */
-	r = spec->ops->console(spec->arg, fd, &err);
-	if (r == 0)
+	client->watch = cs_watch_free(client->watch);
+	fd = cs_steal_fd(&client->fd);
+	if (spec->ops->console(spec->arg, fd, &err) == 0)
 		cs_steal_fd(&fd);
 	return false;
 }
