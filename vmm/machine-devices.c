@@ -166,11 +166,13 @@ int cs_machine_cmdline(const struct cs_machine *machine, char *text, size_t byte
 	size_t used = 0;
 
 	cs_host_kvm_info(machine->spec.kvm, &host);
-	/* No PCI, no ACPI, no second look at clocks; a reset is a triple fault, and so is a panic.
-	 */
-	append(text, bytes, &used,
-	       "console=hvc0 quiet reboot=t panic=-1 pci=off acpi=off tsc=reliable no_timer_check "
-	       "i8042.nokbd i8042.noaux 8250.nr_uarts=0%s",
+	/* A reset is a triple fault, and so is a panic. Each word is compared with every parameter
+	 * of the kernel, eight times over: what only a distribution's kernel has (PCI, ACPI, ports
+	 * to look at) is told only to that. */
+	append(text, bytes, &used, "console=hvc0 quiet reboot=t panic=-1 tsc=reliable%s%s",
+	       boot->stock_kernel
+		       ? " pci=off acpi=off no_timer_check i8042.nokbd i8042.noaux 8250.nr_uarts=0"
+		       : "",
 	       cs_quirks_cmdline(&host));
 	append(text, bytes, &used,
 	       " root=/dev/pmem0 rootfstype=%s rootflags=%s ro rootwait "

@@ -18,7 +18,8 @@ const char *cs_quirks_cmdline(const struct cs_host_kvm_info *host)
 	 * kernel must not use them. Masking their bits in CPUID was not enough, the guest still saw
 	 * some. The TSC cannot be scaled and is as good as the host's. clearstore.syscall_fault
 	 * switches the kernel's SYSCALL patch on (vmm/guest/kernel). */
-	return " clearstore.syscall_fault noxsave "
+	return " clearstore.syscall_fault clearstore.tick_stretch=4 clearstore.no_param_sysfs "
+	       "noxsave "
 	       "clearcpuid=popcnt,cx16,smap,smep,umip,fsgsbase,pcid,invpcid,erms,fsrm,rdrand,"
 	       "rdseed";
 }
