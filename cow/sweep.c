@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "cow/card-private.h"
@@ -110,9 +111,17 @@ static bool parse_mark(char *mark, pid_t *ret_pid, pid_t *ret_owner, const char 
 	return true;
 }
 
-static bool is_free(pid_t pid)
+/* Is there no process (pid), or only its corpse? kill(pid, 0) would do but for corpses, which may
+ * lie there as long as their parent likes. move_pages() of no pages does nothing but look whether
+ * the process has memory (mm/migrate.c find_mm_struct()): ESRCH: no process, EINVAL: no memory any
+ * more. EPERM: there is one, of another user; a kernel without it (ENOSYS) is asked by kill(). */
+static bool is_dead(pid_t pid)
 {
-	return pid && kill(pid, 0) < 0 && errno == ESRCH;
+	if (!pid || syscall(SYS_move_pages, pid, 0UL, NULL, NULL, NULL, 0) == 0)
+		return false;
+	if (errno == ENOSYS)
+		return kill(pid, 0) < 0 && errno == ESRCH;
+	return errno == ESRCH || errno == EINVAL;
 }
 
 static void sweep_folder(struct sweep *sweep, const char *name)
@@ -151,7 +160,7 @@ static void sweep_mark(struct sweep *sweep, const char *name)
 		return;
 	memcpy(parts, name, strlen(name) + 1);
 	if (parse_mark(parts, &pid, &owner, &guest) &&
-	    (sweep->booted || is_free(pid) || is_free(owner)) &&
+	    (sweep->booted || is_dead(pid) || is_dead(owner)) &&
 	    cs_name_check("guest", guest, NULL) == 0)
 		sweep_guest(sweep, guest, name);
 }

@@ -86,6 +86,31 @@ static void test_stale_sockets(void **state)
 	assert_int_equal(marks(cow), BOOT_MARK);
 }
 
+/* Killed, and its parent has not waited for it: it is dead all the same. */
+static void test_zombies(void **state)
+{
+	struct cow *cow = *state;
+	pid_t monitor = cow_monitor(), owner = cow_monitor(), waited_for = cow_monitor();
+	siginfo_t info;
+
+	sweep(cow);
+	cow_create(cow, "web");
+	cow_start(cow, "web", monitor);
+	add_sockets(cow, "web");
+	create_owned(cow, "run-1", owner);
+	cow_start(cow, "run-1", waited_for);
+	assert_int_equal(kill(monitor, SIGKILL), 0);
+	assert_int_equal(kill(owner, SIGKILL), 0);
+	assert_int_equal(waitid(P_PID, (id_t)monitor, &info, WEXITED | WNOWAIT), 0);
+	assert_int_equal(waitid(P_PID, (id_t)owner, &info, WEXITED | WNOWAIT), 0);
+	sweep(cow);
+	assert_false(cow_has(cow, "web", "control.sock"));
+	assert_true(cs_missing_at(cow->guests_fd, "run-1"));
+	assert_int_equal(marks(cow), BOOT_MARK);
+	for (int i = 0; i < 3; i++)
+		assert_true(wait(NULL) > 0);
+}
+
 /* Cheap: of guests that run nothing is read. */
 static void test_running_guests_are_not_opened(void **state)
 {
@@ -363,6 +388,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		COW_TEST(test_nothing_to_do),
 		COW_TEST(test_stale_sockets),
+		COW_TEST(test_zombies),
 		COW_TEST(test_running_guests_are_not_opened),
 		COW_TEST(test_owner_died),
 		COW_TEST(test_owner_died_before_the_start),
