@@ -11,7 +11,7 @@
 #include "store/base/io.h"
 #include "store/base/num.h"
 #include "store/base/own.h"
-#include "vmm/mptable.h"
+#include "vmm/acpi.h"
 
 /* All below 640 KiB, where nothing else of ours is. */
 enum {
@@ -216,6 +216,8 @@ int cs_boot_linux_load(const struct cs_mem *mem, const struct cs_boot *boot, con
 	params.hdr.kernel_alignment = 0x1000000;
 	params.hdr.cmd_line_ptr = AT_CMDLINE;
 	params.hdr.cmdline_size = (uint32_t)cmdline_bytes;
+	if (boot->stock_kernel)
+		params.acpi_rsdp_addr = CS_ACPI_GPA;
 	fill_e820(mem, &params);
 	if (!cs_mem_write(mem, AT_BOOT_PARAMS, &params, sizeof(params)) ||
 	    !cs_mem_write(mem, AT_CMDLINE, cmdline, cmdline_bytes) || !write_tables(mem))

@@ -167,11 +167,11 @@ int cs_machine_cmdline(const struct cs_machine *machine, char *text, size_t byte
 
 	cs_host_kvm_info(machine->spec.kvm, &host);
 	/* A reset is a triple fault, and so is a panic. Each word is compared with every parameter
-	 * of the kernel, eight times over: what only a distribution's kernel has (PCI, ACPI, ports
-	 * to look at) is told only to that. */
+	 * of the kernel, eight times over: what only a distribution's kernel has (PCI, ports to
+	 * look at) is told only to that. */
 	append(text, bytes, &used, "console=hvc0 quiet reboot=t panic=-1 tsc=reliable%s%s",
 	       boot->stock_kernel
-		       ? " pci=off acpi=off no_timer_check i8042.nokbd i8042.noaux 8250.nr_uarts=0"
+		       ? " pci=off no_timer_check i8042.nokbd i8042.noaux 8250.nr_uarts=0"
 		       : "",
 	       cs_quirks_cmdline(&host));
 	append(text, bytes, &used,
@@ -179,7 +179,8 @@ int cs_machine_cmdline(const struct cs_machine *machine, char *text, size_t byte
 	       "init=/sbin/clearstore-agent",
 	       machine->spec.root_type,
 	       strcmp(machine->spec.root_type, "ext4") == 0 ? "dax=always,noload" : "dax");
-	for (unsigned i = 0; i < machine->devices; i++)
+	/* A stock kernel finds its windows by ACPI: it takes none from here. */
+	for (unsigned i = 0; i < machine->devices && !boot->stock_kernel; i++)
 		append(text, bytes, &used, " virtio_mmio.device=4K@%#llx:%u",
 		       (unsigned long long)window_gpa(i), CS_IRQ_FIRST + i);
 	if (boot->cmdline && *boot->cmdline)

@@ -10,6 +10,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "vmm/acpi.h"
 #include "vmm/boot-linux.h"
 #include "vmm/irq.h"
 #include "vmm/machine-private.h"
@@ -227,6 +228,22 @@ static int add_vcpus(struct cs_machine *machine, struct cs_err *err)
 	return 0;
 }
 
+/* How the guest learns of its CPUs and interrupt lines, and a stock kernel also of its devices. */
+static int describe(const struct cs_machine *machine, struct cs_err *err)
+{
+	const struct cs_acpi_spec acpi = {
+		.vcpus = machine->spec.vcpus,
+		.windows = machine->devices,
+		.window_gpa = CS_MMIO_GPA,
+		.window_bytes = CS_MMIO_BYTES,
+		.first_irq = CS_IRQ_FIRST,
+	};
+
+	if (machine->spec.boot->stock_kernel)
+		return cs_acpi_write(&machine->mem, &acpi, err);
+	return cs_mptable_write(&machine->mem, machine->spec.vcpus, err);
+}
+
 static int boot(struct cs_machine *machine, struct cs_err *err)
 {
 	char cmdline[CS_CMDLINE_MAX];
@@ -239,7 +256,7 @@ static int boot(struct cs_machine *machine, struct cs_err *err)
 	r = cs_boot_linux_load(&machine->mem, machine->spec.boot, cmdline, &entry, err);
 	if (r < 0)
 		return r;
-	r = cs_mptable_write(&machine->mem, machine->spec.vcpus, err);
+	r = describe(machine, err);
 	if (r < 0)
 		return r;
 	return cs_vcpu_boot(machine->vcpu[0].vcpu, &entry, err);
