@@ -64,7 +64,9 @@ void fake_open(struct fake_guest *guest)
 	static const uint64_t gpa[] = { 0, FAKE_SEG_BYTES, FAKE_SHARED_GPA };
 	struct cs_err err = { 0 };
 
-	*guest = (struct fake_guest){ .lock = PTHREAD_MUTEX_INITIALIZER, .next_gpa = 0x1000 };
+	*guest = (struct fake_guest){ .lock = PTHREAD_MUTEX_INITIALIZER,
+				      .next_gpa = 0x1000,
+				      .settle = TURNS };
 	guest->mem.ram.n = 3;
 	for (unsigned i = 0; i < 3; i++) {
 		void *host = map_guarded(&guest->map[i], FAKE_SEG_BYTES);
@@ -312,7 +314,7 @@ void fake_settle(struct fake_guest *guest)
 	const uint64_t one = 1;
 	struct cs_err err = { 0 };
 
-	guest->turns = TURNS;
+	guest->turns = guest->settle;
 	assert_int_equal(write(guest->turn_fd, &one, sizeof(one)), sizeof(one));
 	assert_int_equal(cs_loop_run(guest->loop, &err), 0);
 }

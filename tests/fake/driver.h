@@ -29,6 +29,7 @@ struct fake_guest {
 	struct cs_virtio *dev; /* the transport's */
 	unsigned irqs;         /* interrupts seen */
 	unsigned turns;        /* of the loop, still to go */
+	unsigned settle;       /* turns that fake_settle() gives */
 	bool waiting;          /* an interrupt ends the run */
 	uint64_t next_gpa;
 };

@@ -25,6 +25,7 @@
 #define SIZE       16u
 #define DISK_BYTES 65536u
 #define DATA_GPA   0x20000u
+#define TURNS      6 /* of the loop, at a time */
 
 enum kind { CONSOLE, PMEM, RNG, DISK, READ_ONLY_DISK, VSOCK, KINDS };
 
@@ -138,6 +139,8 @@ static uint64_t address(struct fuzz_input *in)
 					   UINT64_MAX, UINT64_C(1) << 63 };
 	const uint8_t kind = fuzz_byte(in);
 
+	if (kind >= 64) /* where the heads of requests are */
+		return DATA_GPA + fuzz_byte(in) % 16 * 512u;
 	if (kind >= 16)
 		return DATA_GPA + fuzz_u16(in);
 	return border[kind % 8] + (uint64_t)(int64_t)(int8_t)fuzz_byte(in);
@@ -151,34 +154,123 @@ static uint32_t length(struct fuzz_input *in)
 	return kind >= 0xe0 ? fuzz_u32(in) : special[kind % 8];
 }
 
-/* A request: a chain of up to four pieces, perhaps spoilt, published or not. */
+static struct vring_desc *entry(struct world *w, unsigned queue, unsigned i)
+{
+	const uint16_t size = w->guest.dev->queue[queue].size ?: SIZE;
+
+	return (struct vring_desc *)fake_at(&w->guest, ring(queue)) + i % size;
+}
+
+static void publish(struct world *w, unsigned queue, uint16_t head)
+{
+	struct vring_avail *avail = fake_at(&w->guest, ring(queue) + DRIVER_OFF);
+	const uint16_t size = w->guest.dev->queue[queue].size ?: SIZE;
+
+	avail->ring[w->avail[queue] % size] = head % size;
+	avail->idx = w->avail[queue] = (uint16_t)(w->avail[queue] + 1);
+	fake_write(&w->guest, VIRTIO_MMIO_QUEUE_NOTIFY, queue);
+}
+
+/* A chain of up to four pieces, perhaps spoilt. */
 static void request(struct world *w)
 {
 	const unsigned queue = fuzz_byte(&w->in) % cs_virtio_mmio_queues(w->guest.mmio);
-	const uint8_t shape = fuzz_byte(&w->in);
-	struct vring_desc *table = fake_at(&w->guest, ring(queue));
-	struct vring_avail *avail = fake_at(&w->guest, ring(queue) + DRIVER_OFF);
-	const uint16_t size = w->guest.dev->queue[queue].size ?: SIZE;
+	const uint8_t shape = fuzz_byte(&w->in), head = fuzz_byte(&w->in) % 8;
 	const unsigned pieces = 1 + shape % 4;
-	const uint8_t head = fuzz_byte(&w->in);
 
 	for (unsigned i = 0; i < pieces; i++) {
-		struct vring_desc *desc = &table[(head + i) % size];
+		struct vring_desc *desc = entry(w, queue, head + i);
 
 		*desc = (struct vring_desc){ .addr = address(&w->in),
 					     .len = length(&w->in),
-					     .next = (uint16_t)((head + i + 1) % size) };
+					     .next = (uint16_t)((head + i + 1) % 8) };
 		if (i + 1 < pieces)
 			desc->flags |= VRING_DESC_F_NEXT;
 		if (i >= (shape >> 2) % 4u)
 			desc->flags |= VRING_DESC_F_WRITE;
 	}
 	if (shape >= 0xf0) /* a cycle, a table, or both */
-		table[head % size].flags ^= fuzz_byte(&w->in) % 8;
-	avail->ring[w->avail[queue] % size] = head % size;
-	w->avail[queue] = (uint16_t)(w->avail[queue] + 1);
-	avail->idx = w->avail[queue];
-	fake_write(&w->guest, VIRTIO_MMIO_QUEUE_NOTIFY, queue);
+		entry(w, queue, head)->flags ^= fuzz_byte(&w->in) % 8;
+	publish(w, queue, head);
+}
+
+/* What a driver of the device would send, more or less: to get behind the first checks. */
+static void disk_request(struct world *w)
+{
+	static const uint8_t type[] = { 0, 1, 0, 1, 4, 8, 11, 13 };
+	const uint64_t at = DATA_GPA + fuzz_byte(&w->in) % 16 * 512u;
+	const struct virtio_blk_outhdr out = { .type = type[fuzz_byte(&w->in) % 8],
+					       .sector = fuzz_byte(&w->in) % 140 };
+	const struct virtio_blk_discard_write_zeroes range = { .sector = fuzz_byte(&w->in) % 140,
+							       .num_sectors = fuzz_byte(&w->in),
+							       .flags = fuzz_byte(&w->in) % 3 };
+	const bool in = out.type == VIRTIO_BLK_T_IN || out.type == VIRTIO_BLK_T_GET_ID;
+	const uint32_t bytes = out.type > 8 ? sizeof(range) : fuzz_byte(&w->in) % 64 * 512u;
+
+	memcpy(fake_at(&w->guest, at), &out, sizeof(out));
+	memcpy(fake_at(&w->guest, at + 16), &range, sizeof(range));
+	*entry(w, 0, 0) =
+		(struct vring_desc){ .addr = at, .len = 16, .flags = VRING_DESC_F_NEXT, .next = 1 };
+	*entry(w, 0, 1) =
+		(struct vring_desc){ .addr = at + 16,
+				     .len = bytes,
+				     .flags = VRING_DESC_F_NEXT | (in ? VRING_DESC_F_WRITE : 0),
+				     .next = 2 };
+	*entry(w, 0, 2) = (struct vring_desc){ .addr = address(&w->in),
+					       .len = 1,
+					       .flags = VRING_DESC_F_WRITE };
+	publish(w, 0, 0);
+}
+
+static void vsock_request(struct world *w)
+{
+	unsigned char *at = fake_at(&w->guest, DATA_GPA);
+	const uint64_t cid[] = { 3, 2 };
+	const uint32_t port[] = { fuzz_byte(&w->in) % 2u, fuzz_byte(&w->in) % 4u };
+	const uint32_t bytes = fuzz_byte(&w->in) & 1 ? length(&w->in) % 4096 : 0;
+	const uint16_t kind[] = { fuzz_byte(&w->in) < 0xf8, fuzz_byte(&w->in) % 9u };
+	const uint32_t rest[] = { fuzz_byte(&w->in) % 4u, length(&w->in), fuzz_byte(&w->in) };
+
+	memcpy(at, cid, 16);
+	memcpy(at + 16, port, 8);
+	memcpy(at + 24, &bytes, 4);
+	memcpy(at + 28, kind, 4);
+	memcpy(at + 32, rest, 12);
+	*entry(w, 1, 0) = (struct vring_desc){ .addr = DATA_GPA, .len = 44 + bytes };
+	publish(w, 1, 0);
+	*entry(w, 0, 0) = (struct vring_desc){ .addr = DATA_GPA + 0x8000,
+					       .len = 4096,
+					       .flags = VRING_DESC_F_WRITE };
+	publish(w, 0, 0); /* room for the answer */
+}
+
+/* Output, or room for input. */
+static void console_request(struct world *w)
+{
+	const unsigned queue = fuzz_byte(&w->in) % 4 != 0;
+
+	*entry(w, queue, 0) = (struct vring_desc){ .addr = DATA_GPA,
+						   .len = fuzz_u32(&w->in) % 0x20000,
+						   .flags = queue ? 0 : VRING_DESC_F_WRITE };
+	publish(w, queue, 0);
+}
+
+static void good_request(struct world *w)
+{
+	switch (w->kind) {
+	case CONSOLE:
+		console_request(w);
+		break;
+	case DISK:
+	case READ_ONLY_DISK:
+		disk_request(w);
+		break;
+	case VSOCK:
+		vsock_request(w);
+		break;
+	default:
+		request(w);
+	}
 }
 
 static void write_register(struct world *w)
@@ -239,36 +331,20 @@ static void host_side(struct world *w)
 	(void)n;
 }
 
-/* A packet of the guest's to the host: otherwise no connection ever comes about. */
-static void vsock_packet(struct world *w)
-{
-	unsigned char *at = fake_at(&w->guest, DATA_GPA + fuzz_byte(&w->in) % 16 * 512u);
-	const uint64_t cid[] = { 3, 2 };
-	const uint32_t port[] = { fuzz_byte(&w->in) % 4u, fuzz_byte(&w->in) % 4u };
-	const uint32_t bytes = length(&w->in);
-	const uint16_t kind[] = { fuzz_byte(&w->in) < 0xf8, fuzz_byte(&w->in) % 9u };
-	const uint32_t rest[] = { fuzz_byte(&w->in) % 4u, length(&w->in), fuzz_byte(&w->in) };
-
-	memcpy(at, cid, 16);
-	memcpy(at + 16, port, 8);
-	memcpy(at + 24, &bytes, 4);
-	memcpy(at + 28, kind, 4);
-	memcpy(at + 32, rest, 12);
-}
-
-const uint64_t fuzz_inputs = 500;
+const uint64_t fuzz_inputs = 1000;
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	static void (*const op[])(struct world *
 				  w) = { request,         request,      request,   write_register,
-					 access_anything, write_memory, host_side, vsock_packet };
+					 access_anything, write_memory, host_side, good_request };
 	struct world w = { .in = { data, bytes }, .client = -1 };
 
 	w.kind = fuzz_byte(&w.in) % KINDS;
 	w.fd = memfd_create("fuzz", MFD_CLOEXEC);
 	fuzz_require(w.fd >= 0);
 	fake_open(&w.guest);
+	w.guest.settle = TURNS;
 	fake_plug(&w.guest, make_device(&w));
 	for (unsigned i = 0; i < OPS && w.in.left; i++) {
 		const uint8_t what = fuzz_byte(&w.in);
