@@ -43,13 +43,15 @@ static uint32_t get32(const uint8_t *p)
 	return get16(p) | (uint32_t)get16(p + 2) << 16;
 }
 
-/* The first word of (text), of at most (room) bytes. */
+/* The first word of (text), of at most (room) bytes; "" unless it begins with a digit. It becomes
+ * part of a path: so no slash, and no dot in front. */
 static void take_release(const uint8_t *text, uint64_t room, char ret[CS_RELEASE_TEXT])
 {
 	size_t n;
 
 	for (n = 0; n < room && n < CS_RELEASE_TEXT - 1; n++) {
-		if (text[n] <= ' ' || text[n] > '~' || strchr("/\"\\'", text[n]))
+		if (text[0] < '0' || text[0] > '9' || text[n] <= ' ' || text[n] > '~' ||
+		    strchr("/\"\\'", text[n]))
 			break;
 		ret[n] = (char)text[n];
 	}

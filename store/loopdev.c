@@ -92,14 +92,29 @@ static void name_after(int image_fd, char *name, size_t room)
 	name[n > 0 ? n : 0] = '\0';
 }
 
+/* The device keeps the open file that it is given, and with it any flock that is on it: so it gets
+ * one of its own. */
+static int reopen(int image_fd, bool read_only)
+{
+	char link[32];
+	int fd;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", image_fd);
+	fd = open(link, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
 static int configure(int fd, int image_fd, bool read_only)
 {
+	cs_auto(cs_fd_closep) int own = reopen(image_fd, read_only);
 	struct loop_config config = {
-		.fd = (unsigned)image_fd,
+		.fd = (unsigned)own,
 		.block_size = 4096,
 		.info.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO,
 	};
 
+	if (own < 0)
+		return own;
 	if (read_only)
 		config.info.lo_flags |= LO_FLAGS_READ_ONLY;
 	name_after(image_fd, (char *)config.info.lo_file_name, sizeof(config.info.lo_file_name));

@@ -152,6 +152,16 @@ static int remove_at(int dirfd, const char *name, unsigned depth, struct cs_err 
 	if (btrfs_util_is_subvolume_fd(fd) == BTRFS_UTIL_OK) {
 		e = btrfs_util_delete_subvolume_fd(dirfd, name,
 						   BTRFS_UTIL_DELETE_SUBVOLUME_RECURSIVE);
+		if (e == BTRFS_UTIL_OK)
+			return 0;
+		/* from a sealed one the subvolumes in it cannot be taken */
+		if (errno != EROFS ||
+		    btrfs_util_set_subvolume_read_only_fd(fd, false) != BTRFS_UTIL_OK)
+			return fail_util(err, e, name);
+		r = remove_children(fd, name, depth, err);
+		if (r < 0)
+			return r;
+		e = btrfs_util_delete_subvolume_fd(dirfd, name, 0);
 		return e == BTRFS_UTIL_OK ? 0 : fail_util(err, e, name);
 	}
 	/* a sealed folder refuses its owner, unless that is root */
