@@ -465,7 +465,10 @@ static void host_event(void *arg, uint32_t events)
 		if (alive && (events & EPOLLIN) && !conn->eof)
 			conn->readable = true;
 	}
-	if (alive)
+	if (alive) {
 		cs_vsock_conn_ready(conn);
+		if (!conn->is_ready) /* no credit: the loop would say again and again */
+			cs_vsock_conn_watch(conn);
+	}
 	cs_vsock_pump(vsock);
 }

@@ -28,7 +28,7 @@ static struct {
 	uint64_t due_ms; /* of the device's timer; 0: disarmed */
 	cs_loop_fn fn;
 	void *arg;
-	bool no_accept;
+	bool no_accept, small;
 } world;
 
 int __real_clock_gettime(clockid_t id, struct timespec *ret);
@@ -44,10 +44,16 @@ int __real_accept4(int fd, struct sockaddr *addr, socklen_t *bytes, int flags);
 int __wrap_accept4(int fd, struct sockaddr *addr, socklen_t *bytes, int flags);
 int __wrap_accept4(int fd, struct sockaddr *addr, socklen_t *bytes, int flags)
 {
-	if (!world.no_accept)
-		return __real_accept4(fd, addr, bytes, flags);
-	errno = EMFILE;
-	return -1;
+	int end;
+
+	if (world.no_accept) {
+		errno = EMFILE;
+		return -1;
+	}
+	end = __real_accept4(fd, addr, bytes, flags);
+	if (end >= 0 && world.small)
+		vs_shrink(end);
+	return end;
 }
 
 int __wrap_cs_timer_create(struct cs_loop *loop, cs_loop_fn fn, void *arg, struct cs_timer **ret);
@@ -92,6 +98,16 @@ bool vs_timer_armed(void)
 void vs_fail_accept(bool fail)
 {
 	world.no_accept = fail;
+}
+
+void vs_shrink(int fd)
+{
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){ 1 }, sizeof(int)), 0);
+}
+
+void vs_shrink_clients(bool shrink)
+{
+	world.small = shrink;
 }
 
 /* ---- the device and its guest */

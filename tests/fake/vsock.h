@@ -50,6 +50,9 @@ void vs_settle(struct vs *vs);
 void vs_pass(struct vs *vs, uint64_t ms);
 bool vs_timer_armed(void);
 void vs_fail_accept(bool fail); /* as if descriptors had run out */
+/* Let the socket, or the device's end of each client's, take as little as the kernel allows. */
+void vs_shrink(int fd);
+void vs_shrink_clients(bool shrink);
 
 /* The guest's next packet, and where its payload is until the next call; false: none. */
 bool vs_next(struct vs *vs, struct virtio_vsock_hdr *hdr, const char **ret_payload);

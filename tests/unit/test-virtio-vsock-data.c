@@ -29,6 +29,7 @@ static int open_vs(void **state)
 
 static int close_vs(void **state)
 {
+	vs_shrink_clients(false);
 	vs_fail_accept(false);
 	vs_close(*state);
 	test_free(*state);
@@ -172,6 +173,13 @@ static void test_stream_event_idx(void **state)
 	stream(*state, EVENT_IDX, 4 << 20);
 }
 
+/* Most of it waits in our buffer before the host takes it. */
+static void test_stream_small_sockets(void **state)
+{
+	vs_shrink_clients(true);
+	stream(*state, EVENT_IDX, 4 << 20);
+}
+
 /* The device asks to be notified of rx buffers only when it has run out of them. */
 static void test_few_notifications(void **state)
 {
@@ -231,6 +239,28 @@ static void test_guest_credit(void **state)
 	update.fwd_cnt = 1300;
 	vs_say(vs, &update, NULL, 0);
 	assert_int_equal(vs_expect(vs, VIRTIO_VSOCK_OP_RW, 0, 0).len, 3700);
+	close(fd);
+}
+
+/* Data for a guest that has just taken its credit back. */
+static void test_data_without_credit(void **state)
+{
+	struct vs *vs = *state;
+	struct vs_packet update = { .guest_port = 5,
+				    .op = VIRTIO_VSOCK_OP_CREDIT_UPDATE,
+				    .buf_alloc = 3 };
+	int fd = vs_connect(vs, 5, &update.host_port);
+
+	vs_put(fd, "abc");
+	vs_settle(vs);
+	vs_expect(vs, VIRTIO_VSOCK_OP_RW, 0, 0);
+	vs_say(vs, &update, NULL, 0);
+	vs_put(fd, "d");
+	vs_settle(vs); /* is quiet */
+	vs_expect_none(vs);
+	update.fwd_cnt = 3;
+	vs_say(vs, &update, NULL, 0);
+	assert_int_equal(vs_expect(vs, VIRTIO_VSOCK_OP_RW, 0, 0).len, 1);
 	close(fd);
 }
 
@@ -316,6 +346,65 @@ static void test_slow_host(void **state)
 	close(fd);
 }
 
+/* Room is told of before the guest has none left, in steps of a quarter; and when there is none,
+ * nothing is said. */
+static void test_credit_steps(void **state)
+{
+	struct vs *vs = *state;
+	uint32_t port, sent = 0, fwd_cnt = 0;
+	int fd = vs_connect(vs, 5, &port);
+	struct virtio_vsock_hdr hdr;
+
+	/* What the host reads at once. */
+	for (unsigned told = 0; sent < 1 << 20; sent += 16384) {
+		guest_sends(vs, port, sent, 16384);
+		host_reads(vs, fd, sent, 16384);
+		if (vs_next(vs, &hdr, NULL)) {
+			assert_int_equal(hdr.op, VIRTIO_VSOCK_OP_CREDIT_UPDATE);
+			assert_int_equal(hdr.fwd_cnt, sent + 16384);
+			assert_int_equal(hdr.fwd_cnt - fwd_cnt, 192 << 10);
+			fwd_cnt = hdr.fwd_cnt;
+			told++;
+		}
+		vs_expect_none(vs);
+		assert_int_equal(told, (sent + 16384) / (192 << 10));
+	}
+	/* What it does not: once its socket is full, the guest can send, and hears nothing. */
+	while (sent - fwd_cnt <= (256u << 10) - 16384) {
+		guest_sends(vs, port, sent, 16384);
+		sent += 16384;
+		while (vs_next(vs, &hdr, NULL)) {
+			assert_int_not_equal(hdr.fwd_cnt, fwd_cnt);
+			fwd_cnt = hdr.fwd_cnt;
+		}
+		vs_settle(vs);
+	}
+	close(fd);
+}
+
+/* The end of the guest's data is behind all of it, and the other direction goes on. */
+static void test_half_close_behind_held_data(void **state)
+{
+	struct vs *vs = *state;
+	uint32_t port;
+	int fd = vs_connect(vs, 5, &port);
+	struct virtio_vsock_hdr hdr;
+
+	guest_sends(vs, port, 0, 400000);
+	while (vs_next(vs, &hdr, NULL))
+		assert_int_equal(hdr.op, VIRTIO_VSOCK_OP_CREDIT_UPDATE);
+	vs_op(vs, VIRTIO_VSOCK_OP_SHUTDOWN, port, 5, VIRTIO_VSOCK_SHUTDOWN_SEND);
+	vs_put(fd, "go on");
+	vs_settle(vs);
+	vs_expect(vs, VIRTIO_VSOCK_OP_RW, port, 5);
+	host_reads(vs, fd, 0, 400000);
+	vs_assert_eof(fd);
+	vs_put(fd, "answer");
+	vs_settle(vs);
+	vs_expect(vs, VIRTIO_VSOCK_OP_RW, port, 5);
+	close(fd);
+}
+
 /* The guest has closed, and a slow client still gets all of it. */
 static void drain(struct vs *vs, bool reset)
 {
@@ -390,16 +479,44 @@ static void test_host_stops_receiving(void **state)
 	assert_int_equal(vs_expect(vs, VIRTIO_VSOCK_OP_SHUTDOWN, port, 5).flags, 3);
 }
 
+/* What we held for a client that takes nothing any more counts as taken: the guest can go on. */
+static void test_host_stops_receiving_held(void **state)
+{
+	struct vs *vs = *state;
+	uint32_t port;
+	int fd = vs_connect(vs, 5, &port);
+	struct virtio_vsock_hdr hdr, last = { 0 };
+	static char data[10000];
+
+	guest_sends(vs, port, 0, 400000);
+	while (vs_next(vs, &hdr, NULL))
+		assert_int_equal(hdr.op, VIRTIO_VSOCK_OP_CREDIT_UPDATE);
+	assert_int_equal(shutdown(fd, SHUT_RD), 0);
+	while (recv(fd, data, sizeof(data), MSG_DONTWAIT) > 0) /* what its socket had */
+		vs_settle(vs);
+	while (vs_next(vs, &hdr, NULL))
+		last = hdr;
+	assert_int_equal(last.op, VIRTIO_VSOCK_OP_SHUTDOWN);
+	assert_int_equal(last.flags, VIRTIO_VSOCK_SHUTDOWN_RCV);
+	assert_int_equal(last.fwd_cnt, 400000);
+	close(fd);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, open_vs, close_vs)
 	const struct CMUnitTest tests[] = {
 		TEST(stream),
 		TEST(stream_event_idx),
+		TEST(stream_small_sockets),
+		TEST(data_without_credit),
+		TEST(host_stops_receiving_held),
 		TEST(few_notifications),
 		TEST(guest_credit),
 		TEST(credit_request),
 		TEST(slow_host),
+		TEST(credit_steps),
+		TEST(half_close_behind_held_data),
 		TEST(host_stops_receiving),
 		TEST(drain),
 		TEST(drain_client_gone),
