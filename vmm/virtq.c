@@ -109,9 +109,9 @@ static bool enter_table(struct walk *walk, const struct cs_mem *mem, const struc
 
 	if (walk->indirect || (d->flags & VRING_DESC_F_NEXT))
 		return false;
-	if (entries == 0 || entries > INDIRECT_MAX || d->len % DESC_BYTES)
+	if (entries > INDIRECT_MAX || d->len % DESC_BYTES)
 		return false;
-	walk->table = cs_mem_at(mem, d->addr, d->len, false);
+	walk->table = cs_mem_at(mem, d->addr, d->len, false); /* an empty one is nowhere */
 	walk->entries = entries;
 	walk->at = 0;
 	walk->indirect = true;
