@@ -327,6 +327,10 @@ static void input(void **state)
 	fake_settle(&w->guest);
 	assert_heard(w, "ls\n");
 	assert_quiet(w);
+	assert_int_equal(write(w->client, "id\n", 3), 3); /* and no buffer for it */
+	assert_quiet(w);
+	give_buffer(w, 64);
+	assert_heard(w, "id\n");
 }
 
 static void input_waits_for_room(void **state)
@@ -393,6 +397,7 @@ static void hang_up_with_input_left(void **state)
 static void hang_up_seen_by_output(void **state)
 {
 	struct world *w = *state;
+	const struct fake_buf buf = { w->data, 5, false };
 	int before = dup(0);
 
 	close(before);
@@ -400,8 +405,9 @@ static void hang_up_seen_by_output(void **state)
 	attach(w);
 	close(w->client);
 	w->client = -1;
-	say(w, "gone\n"); /* EPIPE, and no signal */
-	say(w, "gone\n");
+	fake_send(&w->out, &buf, 1);
+	w->guest.dev->ops->kick(w->guest.dev, TRANSMIT); /* EPIPE, and no signal */
+	fake_settle(&w->guest);
 	give_buffer(w, 64);
 	fake_settle(&w->guest);
 	assert_int_equal(dup(0), before); /* its descriptor is closed */
