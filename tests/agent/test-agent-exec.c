@@ -140,7 +140,10 @@ static void test_clean_process(void **state)
 	if (strncmp((char *)r.out, "0 1 2 3 Sig", 11))
 		fail_msg("descriptors and signals: %s", (char *)r.out);
 	assert_non_null(strstr((char *)r.out, "SigBlk:\t0000000000000000\n"));
-	assert_non_null(strstr((char *)r.out, "SigIgn:\t0000000000000000\n"));
+	/* 32 and 33 are the C library's: its posix_spawn(), by which make starts this, ignores
+	 * them. */
+	assert_true(strstr((char *)r.out, "SigIgn:\t0000000000000000\n") ||
+		    strstr((char *)r.out, "SigIgn:\t0000000180000000\n"));
 	/* The agent may not raise its own everywhere; then it is that of the test. */
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &ours), 0);
 	snprintf(limit, sizeof(limit), "\n%lu\n", (unsigned long)ours.rlim_cur);
