@@ -15,7 +15,8 @@ rm "$scratch/root/big"
 cs template add "$me" --from "$scratch/root" --kernel "$stock" --modules "$modules"
 cs spawn "$me" --name "$me" --wait --memory 192M
 is "the guest runs Debian's kernel" "$(basename "$modules")" "$(cs exec "$me" -- uname -r)"
-claim "from a DAX root" cs exec "$me" -- sh -c 'mount | grep -E "^/dev/pmem0 .*\bdax"'
+claim "from a DAX root" \
+	cs exec "$me" -- sh -c 'mount -t erofs -o ro /dev/pmem0 /mnt && grep "^/dev/pmem0 .*dax" /proc/mounts'
 is "exec works as ever" 7 "$(status_of cs exec "$me" -- sh -c 'exit 7')"
 claim "stop" cs stop "$me"
 claim "remove" cs remove "$me"

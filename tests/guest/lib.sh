@@ -34,7 +34,7 @@ busybox=$(command -v busybox) || skip "no busybox (apt-get install busybox-stati
 # The program, never for longer than a host of two cores that is busy with others may take; and
 # without the test's own descriptors, or a guest would hold the fixture's lock.
 cs() {
-	timeout --foreground "${CS_TIMEOUT:-300}" "$program" --store "$store" "$@" 8>&- 9>&-
+	timeout --foreground "${CS_TIMEOUT:-600}" "$program" --store "$store" "$@" 8>&- 9>&-
 }
 
 # A field of a guest, as `show --json` has it: field GUEST KEY
@@ -206,7 +206,8 @@ cleanup() {
 	my_guests | xargs -r "$program" --store "$store" remove --force 8>&- 9>&-
 	[ -z "$(my_guests)" ] || left="guests $(my_guests | tr '\n' ' ')"
 	for pid in $my_pids; do
-		[ "$pid" = - ] || [ "$pid" = 0 ] || ! kill -0 "$pid" 2>/dev/null || left+=" process $pid"
+		# A zombie is its parent's business, or init's.
+		! grep -qs '^State:[[:space:]]*[^Z]' "/proc/$pid/status" || left+=" process $pid"
 	done
 	[ -z "$scratch" ] || rm -rf --one-file-system "$scratch"
 	# The last one out takes the mount away. That it can shows that no process holds the store.
