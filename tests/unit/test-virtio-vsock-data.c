@@ -264,6 +264,32 @@ static void test_data_without_credit(void **state)
 	close(fd);
 }
 
+/* Reads that end where the data do: the buffer taken for more goes back to its place. */
+static void test_exact_reads(void **state)
+{
+	struct vs *vs = *state;
+	static char data[VS_RX_BYTES - sizeof(struct virtio_vsock_hdr)];
+	uint32_t port;
+	int fd = vs_connect(vs, 5, &port);
+
+	for (int i = 0; i < 200; i++) {
+		assert_int_equal(send(fd, data, sizeof(data), 0), sizeof(data));
+		vs_settle(vs);
+		assert_int_equal(vs_expect(vs, VIRTIO_VSOCK_OP_RW, 0, 0).len, sizeof(data));
+		vs_expect_none(vs);
+		if (i % 10 == 0) {
+			const struct vs_packet update = { .host_port = port,
+							  .guest_port = 5,
+							  .op = VIRTIO_VSOCK_OP_CREDIT_UPDATE,
+							  .fwd_cnt = (uint32_t)(i + 1) *
+								     sizeof(data) };
+
+			vs_say(vs, &update, NULL, 0);
+		}
+	}
+	close(fd);
+}
+
 static void test_credit_request(void **state)
 {
 	struct vs *vs = *state;
@@ -510,6 +536,7 @@ int main(void)
 		TEST(stream_event_idx),
 		TEST(stream_small_sockets),
 		TEST(data_without_credit),
+		TEST(exact_reads),
 		TEST(host_stops_receiving_held),
 		TEST(few_notifications),
 		TEST(guest_credit),

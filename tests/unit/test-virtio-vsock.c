@@ -79,6 +79,9 @@ static void test_host_connects(void **state)
 	const char *payload;
 
 	assert_true(port >= 1u << 30);
+	/* It has arrived: no limit of time any more. */
+	assert_false(vs_timer_armed());
+	vs_pass(vs, 3600000);
 	vs_put(fd, "hello");
 	vs_settle(vs);
 	assert_true(vs_next(vs, &hdr, &payload));
