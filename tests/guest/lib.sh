@@ -37,6 +37,11 @@ cs() {
 	timeout --foreground "${CS_TIMEOUT:-600}" "$program" --store "$store" "$@" 8>&- 9>&-
 }
 
+# Does this host's KVM emulate guest kernel code? Then all that the guest's kernel does is slow.
+emulated() {
+	[[ $("$program" doctor 2>/dev/null || true) == *"a SYSCALL does not enter the kernel"* ]]
+}
+
 # A field of a guest, as `show --json` has it: field GUEST KEY
 field() {
 	cs show "$1" --json | python3 -c 'import json, sys
