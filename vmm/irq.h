@@ -9,9 +9,9 @@
 #include "vmm/kvm.h"
 #include "vmm/mem.h"
 
-#define CS_IRQ_FIRST 5u /* lines 0 to 4 are the timer's, keyboard's, cascade's and serial ports'   \
-			 */
-#define CS_IRQ_LAST 23u
+/* Lines 0 to 4 are the timer's, the keyboard's, the cascade's and the serial ports'. */
+#define CS_IRQ_FIRST 5u
+#define CS_IRQ_LAST  23u
 
 /* Make a VM with the slots of (mem), then its interrupt controller: in this order, since a slot
  * made after the irqchip takes milliseconds on some hosts. SHARED segments become read-only slots.
