@@ -161,24 +161,31 @@ static void look_mkfs_btrfs(const struct cs_doctor *doctor, struct cs_finding *r
 		     ret);
 }
 
-static void look_file(const struct cs_doctor *doctor, const char *path, const char *remedy,
-		      struct cs_finding *ret)
+/* Where template add looks: what (variable) of the environment names, else what is installed. */
+static void look_file(const struct cs_doctor *doctor, const char *variable, const char *installed,
+		      const char *remedy, struct cs_finding *ret)
 {
-	if (cs_doctor_exists(doctor, path + 1))
-		cs_finding_set(ret, CS_FINDING_OK, NULL, "%s", path);
+	const char *given = getenv(variable);
+
+	if (given && *given && access(given, R_OK) == 0)
+		cs_finding_set(ret, CS_FINDING_OK, NULL, "%s (%s)", given, variable);
+	else if (given && *given)
+		cs_finding_set(ret, CS_FINDING_FAIL, remedy, "no '%s' (%s)", given, variable);
+	else if (cs_doctor_exists(doctor, installed + 1))
+		cs_finding_set(ret, CS_FINDING_OK, NULL, "%s", installed);
 	else
-		cs_finding_set(ret, CS_FINDING_WARN, remedy, "no '%s'", path);
+		cs_finding_set(ret, CS_FINDING_WARN, remedy, "no '%s'", installed);
 }
 
 static void look_agent(const struct cs_doctor *doctor, struct cs_finding *ret)
 {
-	look_file(doctor, CS_LIBEXECDIR "/clearstore-agent",
+	look_file(doctor, "CLEARSTORE_AGENT", CS_LIBEXECDIR "/clearstore-agent",
 		  "make install, or name one with template add --agent", ret);
 }
 
 static void look_kernel(const struct cs_doctor *doctor, struct cs_finding *ret)
 {
-	look_file(doctor, CS_DATADIR "/vmlinux",
+	look_file(doctor, "CLEARSTORE_KERNEL", CS_DATADIR "/vmlinux",
 		  "scripts/build-kernel and make install-kernel, or name one with template add "
 		  "--kernel",
 		  ret);

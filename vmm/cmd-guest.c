@@ -174,22 +174,37 @@ static void close_pidfds(int *pidfds, size_t n)
 	free(pidfds);
 }
 
+/* A monitor that is killed leaves no exit line, and its guest would pass for crashed. If another
+ * has started it meanwhile, the file is that one's. */
+static void note_request(const struct cs_cmd_guest *guest)
+{
+	cs_auto(cs_fd_closep) int exit_fd = -1;
+
+	if (cs_card_open_exit(guest->dirfd, &exit_fd) == 0)
+		cs_card_write_exit(exit_fd, "request", -1);
+}
+
+/* Kill those whose pidfd is open. */
 static void kill_left(struct cs_guests *guests, int *pidfds)
 {
+	cs_auto(cs_mem_freep) bool *killed = calloc(guests->n + 1, sizeof(*killed));
 	struct cs_err failure = { 0 };
 
 	for (size_t i = 0; i < guests->n; i++) {
-		if (pidfds[i] >= 0)
-			pidfd_send_signal(pidfds[i], SIGKILL, NULL, 0);
+		bool sent = pidfds[i] >= 0 && pidfd_send_signal(pidfds[i], SIGKILL, NULL, 0) == 0;
+
+		if (killed)
+			killed[i] = sent;
 	}
-	if (!cs_cmd_wait_ended(pidfds, guests->n, KILL_MS))
-		return;
+	cs_cmd_wait_ended(pidfds, guests->n, KILL_MS);
 	for (size_t i = 0; i < guests->n; i++) {
-		if (pidfds[i] < 0)
-			continue;
-		cs_fail(&failure, ETIMEDOUT, "its monitor (process %d) does not die",
-			(int)guests->v[i].card->pid);
-		cs_guests_failed(guests, &guests->v[i], &failure);
+		if (pidfds[i] >= 0) {
+			cs_fail(&failure, ETIMEDOUT, "its monitor (process %d) does not die",
+				(int)guests->v[i].card->pid);
+			cs_guests_failed(guests, &guests->v[i], &failure);
+		} else if (killed && killed[i]) {
+			note_request(&guests->v[i]);
+		}
 	}
 }
 

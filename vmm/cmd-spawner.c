@@ -386,6 +386,20 @@ static int verdict(const struct cs_spawner *s, struct cs_err *err)
 		       s->n);
 }
 
+/* Those that would end us. One that was ignored so far (nohup, a job of a script) stays so:
+ * blocked, it would come all the same. */
+static void ending_signals(sigset_t *ret)
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+	struct sigaction now;
+
+	sigemptyset(ret);
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		if (sigaction(signals[i], NULL, &now) == 0 && now.sa_handler != SIG_IGN)
+			sigaddset(ret, signals[i]);
+	}
+}
+
 int cs_spawner_run(struct cs_spawner *s, struct cs_err *err)
 {
 	sigset_t set, before;
@@ -395,10 +409,7 @@ int cs_spawner_run(struct cs_spawner *s, struct cs_err *err)
 	s->begun_us = cs_cmd_now_us();
 	for (size_t i = 0; i < s->n; i++)
 		s->guests[i].event_fd = -1;
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
+	ending_signals(&set);
 	sigprocmask(SIG_BLOCK, &set, &before);
 	r = open_spawner(s, &set, err);
 	if (r == 0) {

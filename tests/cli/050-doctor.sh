@@ -4,6 +4,7 @@
 # shellcheck source=tests/cli/lib.sh
 . "$(dirname "$0")/lib.sh"
 
+unset CLEARSTORE_AGENT CLEARSTORE_KERNEL CLEARSTORE_KVM
 root=$scratch/root
 put() { # PATH TEXT
 	mkdir -p "$root/$(dirname "$1")"
@@ -72,6 +73,10 @@ says warn store '(clearstore init)'
 for tool in mkfs.erofs mke2fs mkfs.btrfs; do says ok "$tool" there; done
 says warn guest-kernel 'scripts/build-kernel'
 says warn agent 'make install'
+
+CLEARSTORE_AGENT=/bin/sh CLEARSTORE_KERNEL=/nonexistent/vmlinux doctor
+says ok agent '/bin/sh (CLEARSTORE_AGENT)'
+says fail guest-kernel "no '/nonexistent/vmlinux' (CLEARSTORE_KERNEL)"
 
 # And one thing wrong at a time, with its remedy.
 put proc/cpuinfo $'flags\t\t: fpu hypervisor vmx'
