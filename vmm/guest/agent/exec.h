@@ -57,6 +57,7 @@ struct cs_conn {
 	struct cs_queue out;  /* what the socket has not taken yet */
 	bool closing;         /* when (out) has gone */
 	uint32_t stdin_left;  /* bytes of a STDIN message still to come */
+	int low;              /* the socket is ready only with so many bytes; 0: with any */
 	struct cs_deadline deadline;
 	struct cs_exec exec;
 };

@@ -14,6 +14,10 @@
  * never reads gets no memory. */
 #define OUT_MAX 131072
 
+/* How much of a message it is worth to wait for; not more than a socket is sure to hold. */
+#define LOW_MIN 8192
+#define LOW_MAX 49152
+
 /* ---- sending ---- */
 
 /* Hand bytes to the socket. false: the connection is broken. */
@@ -221,6 +225,22 @@ static void take(struct cs_agent *a, struct cs_conn *c)
 	parse(a, c, a->scratch, held + (size_t)n);
 }
 
+/* In the middle of a large STDIN message: sleep until most of the rest is here, instead of waking
+ * up for each packet of 4 KiB. It is certain to come, or the connection to break, which wakes us
+ * too.
+ */
+static void set_low(struct cs_conn *c)
+{
+	uint32_t left = c->stdin_left < LOW_MAX ? c->stdin_left : LOW_MAX;
+	int low = left >= LOW_MIN ? (int)left : 0;
+	int value = low ? low : 1;
+
+	if (c->socket.fd < 0 || low == c->low)
+		return;
+	if (!setsockopt(c->socket.fd, SOL_SOCKET, SO_RCVLOWAT, &value, sizeof(value)))
+		c->low = low;
+}
+
 static void ready(struct cs_agent *a, struct cs_watch *w, uint32_t events)
 {
 	struct cs_conn *c = w->owner;
@@ -239,6 +259,7 @@ static void ready(struct cs_agent *a, struct cs_watch *w, uint32_t events)
 			gone(a, c);
 		else
 			take(a, c);
+		set_low(c);
 	}
 
 	cs_conn_arm(a, c);
