@@ -211,8 +211,12 @@ cleanup() {
 	my_guests | xargs -r "$program" --store "$store" remove --force 8>&- 9>&-
 	[ -z "$(my_guests)" ] || left="guests $(my_guests | tr '\n' ' ')"
 	for pid in $my_pids; do
-		# A zombie is its parent's business, or init's.
-		! grep -qs '^State:[[:space:]]*[^Z]' "/proc/$pid/status" || left+=" process $pid"
+		# A killed one may still be giving its memory back. A zombie is its parent's business, or init's.
+		for _ in {1..300}; do
+			grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$pid/status" || continue 2
+			sleep 0.2
+		done
+		left+=" process $pid ($(grep -s '^State:' "/proc/$pid/status"))"
 	done
 	[ -z "$scratch" ] || rm -rf --one-file-system "$scratch"
 	# The last one out takes the mount away. That it can shows that no process holds the store.
