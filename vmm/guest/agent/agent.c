@@ -84,7 +84,7 @@ static void on_fault(int signal)
 
 /* ---- what has happened ---- */
 
-static void reap(struct cs_agent *a)
+void cs_agent_reap(struct cs_agent *a)
 {
 	for (;;) {
 		int status;
@@ -113,7 +113,7 @@ static void signals_ready(struct cs_agent *a, struct cs_watch *w, uint32_t event
 		return;
 
 	if (info.ssi_signo == SIGCHLD)
-		reap(a);
+		cs_agent_reap(a);
 	else
 		cs_stop_signal(a, info.ssi_signo, info.ssi_pid);
 }

@@ -121,6 +121,9 @@ void cs_agent_die(struct cs_agent *a, const char *fmt, ...)
 /* Signals, epoll, descriptor limit: what every role needs before it serves. */
 int cs_agent_prepare(struct cs_agent *a);
 
+/* Take in what has ended, and know whether anything is left. */
+void cs_agent_reap(struct cs_agent *a);
+
 /* Serve for ever (test role: until SIGTERM). */
 void cs_agent_loop(struct cs_agent *a);
 

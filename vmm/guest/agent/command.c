@@ -32,6 +32,9 @@ static int open_console(int flags)
 void cs_command_end(struct cs_agent *a, uint32_t status)
 {
 	cs_control_u32(a, CS_WIRE_EXITED, status);
+	/* If it ended because everything does, the one who asked has said how. */
+	if (a->stop.phase != CS_STOP_NONE)
+		return;
 	cs_stop_begin(a, CS_WIRE_POWEROFF,
 		      a->role == CS_ROLE_UNDER_INIT ? INIT_GRACE_MS : LEFTOVER_GRACE_MS);
 }

@@ -318,17 +318,36 @@ void cs_conn_free(struct cs_conn *c)
 	free(c);
 }
 
+/* The next connection, of the host: on a kernel with vsock's loopback any program of the guest
+ * could come by here, and an exec is root's. -1: none now; -2: none before another ends. */
+static int accept_host(int listener)
+{
+	struct cs_sockaddr_vm from = { 0 };
+	socklen_t bytes = sizeof(from);
+	int fd = accept4(listener, (struct sockaddr *)&from, &bytes, SOCK_CLOEXEC);
+
+	if (fd < 0)
+		return errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS
+			       ? -2
+			       : -1;
+	if (from.family == AF_VSOCK && from.cid != CS_WIRE_HOST_CID) {
+		close(fd);
+		return -1;
+	}
+
+	return fd;
+}
+
 static void accepted(struct cs_agent *a, struct cs_watch *w, uint32_t events)
 {
-	int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC);
+	int fd = accept_host(w->fd);
 	struct cs_conn *c = fd < 0 ? NULL : calloc(1, sizeof(*c));
 
 	if (!c) {
 		if (fd >= 0)
 			close(fd);
-		/* No descriptor or no memory: until a connection ends there will not be any, and
-		 * asking again and again would burn the CPU. */
-		if (a->n_conns && errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
+		/* Asking again and again would burn the CPU until a connection ends. */
+		if (a->n_conns && fd != -1)
 			cs_watch_set(a, w, 0);
 		return;
 	}

@@ -86,8 +86,8 @@ void cs_stop_begin(struct cs_agent *a, uint32_t kind, uint32_t grace_ms)
 	kill(-1, SIGCONT);
 	if (a->shell)
 		kill(-a->shell, SIGHUP);
-	if (a->childless)
-		cs_stop_step(a, cs_agent_now());
+	/* Without any process nothing would ever tell that the last one has gone. */
+	cs_agent_reap(a);
 }
 
 void cs_stop_step(struct cs_agent *a, uint64_t now)
