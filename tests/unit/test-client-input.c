@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -325,6 +326,62 @@ static void test_terminal(void **state)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+static void script_stopped(struct world *w, int fd)
+{
+	struct cs_wire_head head;
+
+	take_exec(w, fd);
+	do
+		CHECK(cs_wire_receive(fd, &head, w->payload) == 0);
+	while (head.type == CS_WIRE_STDIN);
+	CHECK(head.type == CS_WIRE_RESIZE);
+	put_u32(w, fd, CS_WIRE_EXIT, 4);
+}
+
+static bool is_raw(int fd)
+{
+	struct termios mode = { 0 };
+
+	assert_int_equal(tcgetattr(fd, &mode), 0);
+	return !(mode.c_lflag & ICANON);
+}
+
+/* Stopped from elsewhere, the terminal is given back meanwhile, and taken again. */
+static void test_stopped(void **state)
+{
+	struct world *w = *state;
+	struct cs_exec_spec spec = spec_of(w);
+	int master, slave, status = -1;
+	pid_t pid;
+
+	assert_int_equal(openpty(&master, &slave, NULL, NULL, NULL), 0);
+	spec.in_fd = slave;
+	spec.tty = true;
+	pid = fork();
+	if (pid == 0) {
+		struct cs_err err = { 0 };
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		_exit(cs_client_exec(w->dirfd, &spec, &status, &err) == 0 ? status : 99);
+	}
+	assert_true(pid > 0);
+	world_start(w, script_stopped);
+	while (!is_raw(slave))
+		poll(NULL, 0, 1);
+	kill(pid, SIGTSTP);
+	assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+	assert_true(WIFSTOPPED(status));
+	assert_false(is_raw(slave));
+	kill(pid, SIGCONT);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 4);
+	world_finish(w);
+	assert_false(is_raw(slave));
+	close(master);
+	close(slave);
+}
+
 /* tty, but no terminal here: a size of nothing, and the rest as usual. */
 static void test_no_terminal(void **state)
 {
@@ -346,8 +403,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, world_open, world_close)
 	const struct CMUnitTest tests[] = {
-		TEST(input),        TEST(input_kinds),      TEST(no_credit), TEST(input_not_read),
-		TEST(stuck_output), TEST(interrupted_wait), TEST(terminal),  TEST(no_terminal),
+		TEST(input),          TEST(input_kinds),  TEST(no_credit),
+		TEST(input_not_read), TEST(stuck_output), TEST(interrupted_wait),
+		TEST(terminal),       TEST(stopped),      TEST(no_terminal),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
