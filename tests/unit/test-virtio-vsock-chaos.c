@@ -171,51 +171,71 @@ static void step(struct mess *m)
 		vs_settle(m->vs);
 }
 
+static int open_mess(void **state)
+{
+	struct mess *m = test_calloc(1, sizeof(*m));
+
+	m->vs = test_calloc(1, sizeof(*m->vs));
+	m->seed = *(const uint32_t *)*state;
+	for (int i = 0; i < HOSTS; i++)
+		m->host[i] = -1;
+	vs_open(m->vs);
+	vs_shrink_clients(true);
+	*state = m;
+	return 0;
+}
+
+static int close_mess(void **state)
+{
+	struct mess *m = *state;
+
+	for (int i = 0; i < HOSTS; i++) {
+		if (m->host[i] >= 0)
+			close(m->host[i]);
+	}
+	if (m->vs->served >= 0)
+		close(m->vs->served);
+	vs_shrink_clients(false);
+	vs_close(m->vs);
+	test_free(m->vs);
+	test_free(m);
+	return 0;
+}
+
 static void test_chaos(void **state)
 {
-	struct vs *vs = test_calloc(1, sizeof(*vs));
-	struct mess *m = test_calloc(1, sizeof(*m));
+	struct mess *m = *state;
+	struct vs *vs = m->vs;
 	struct virtio_vsock_hdr hdr;
 	uint32_t port;
 	int fd;
 
-	for (uint32_t run = 1; run <= 8; run++) {
-		*m = (struct mess){ .vs = vs, .seed = run * 2654435761u };
-		for (int i = 0; i < HOSTS; i++)
-			m->host[i] = -1;
-		vs_open(vs);
-		vs_shrink_clients(true);
-		vs_start(vs, run % 2 ? UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX : 0);
-		for (unsigned i = 0; i < STEPS; i++)
-			step(m);
+	vs_start(vs, chance(m, 2) ? UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX : 0);
+	for (unsigned i = 0; i < STEPS; i++)
+		step(m);
 
-		for (int i = 0; i < HOSTS; i++) {
-			if (m->host[i] >= 0)
-				close(m->host[i]);
-		}
-		if (vs->served >= 0)
-			close(vs->served);
-		vs->served = -1;
-		fake_write(&vs->guest, 0x070, 0);
-		vs->hold = false;
-		vs_start(vs, 0);
-		while (vs_next(vs, &hdr, NULL))
-			vs_settle(vs);
-		fd = vs_connect(vs, 5, &port);
-		vs_say_text(vs, port, 5, "after all");
-		vs_assert_reads(fd, "after all");
-		close(fd);
-		vs_shrink_clients(false);
-		vs_close(vs);
-	}
-	test_free(m);
-	test_free(vs);
+	/* A guest that starts anew finds a device that works. */
+	fake_write(&vs->guest, 0x070, 0);
+	vs->hold = false;
+	vs_start(vs, 0);
+	while (vs_next(vs, &hdr, NULL))
+		vs_settle(vs);
+	fd = vs_connect(vs, 5, &port);
+	vs_say_text(vs, port, 5, "after all");
+	vs_assert_reads(fd, "after all");
+	close(fd);
 }
 
 int main(void)
 {
+	static uint32_t seeds[] = { 1, 2, 3, 1972, 2654435761u, 3735928559u, 42, 19 };
+#define TEST(i)                                                                                    \
+	{                                                                                          \
+		.name = "chaos-" #i, .test_func = test_chaos, .setup_func = open_mess,             \
+		.teardown_func = close_mess, .initial_state = &seeds[i]                            \
+	}
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_chaos),
+		TEST(0), TEST(1), TEST(2), TEST(3), TEST(4), TEST(5), TEST(6), TEST(7),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
