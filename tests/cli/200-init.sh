@@ -12,7 +12,8 @@ fails 1 "size 'much'" init --size much
 fails 1 '256M at least' init --size 0
 fails 1 '256M at least' init --size 1K
 fails 1 "no store" init --undo
-is "nothing was left behind" 'agent err out tmp ' "$(ls "$scratch" | tr '\n' ' ')"
+is "nothing was left behind" 'agent err out tmp ' \
+	"$(find "$scratch" -mindepth 1 -printf '%f\n' | sort | tr '\n' ' ')"
 
 cs init --path "$scratch/folder"
 is "a store in a folder" 0 "$rc"

@@ -102,6 +102,8 @@ claim "a broken one is listed, with its reason" grep -q '^cpio .*manifest.json' 
 cs template remove cpio
 is "and can be removed" 0 "$rc"
 
+cs template list --quiet
+is "names only" 'tar web' "$(tr '\n' ' ' <<<"$out" | sed 's/ $//')"
 fails 2 'no name' template add
 fails 2 '--from' template add x
 fails 2 'one name only' template add x y --from "$root"

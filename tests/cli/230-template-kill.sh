@@ -62,16 +62,15 @@ took() {
 	start=$(now_ms)
 	cs template add whole --from "$1" --root-format "$2"
 	[ "$rc" -eq 0 ] || skip "cannot add a $2 template: $err"
-	echo $(($(now_ms) - start)) >"$scratch/took"
+	alone_ms[$2]=$(($(now_ms) - start))
 	cs template remove whole
 }
 
+declare -A alone_ms
 took "$scratch/root" erofs
-erofs_ms=$(cat "$scratch/took")
 formats=(erofs)
 if grep -qw erofs /proc/filesystems || modprobe erofs 2>/dev/null; then
 	took "$scratch/root" ext4
-	ext4_ms=$(cat "$scratch/took")
 	formats+=(ext4)
 else
 	echo "# ext4 is not tried: this kernel has no EROFS"
@@ -84,8 +83,7 @@ for ((i = 0; i < kills; i++)); do
 	format=${formats[i % ${#formats[@]}]}
 	from=$scratch/root
 	[ $((i % 3)) -ne 0 ] || from=$scratch/root.tar
-	most=${format}_ms
-	ms=$((RANDOM % (${!most} + ${!most} / 8 + 1)))
+	ms=$((RANDOM % (alone_ms[$format] * 9 / 8 + 1)))
 	"$program" template add new --from "$from" --root-format "$format" >/dev/null 2>&1 &
 	pid=$!
 	sleep "$(printf '%d.%03d' $((ms / 1000)) $((ms % 1000)))"

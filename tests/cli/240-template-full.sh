@@ -11,8 +11,8 @@ image_store 256M
 fake_kernel "$kernel" 6.12.1-clearstore 2
 mkdir "$scratch/small" "$scratch/large"
 head -c 30M /dev/urandom >"$scratch/small/file"
-for ((i = 0; i < 8; i++)); do
-	head -c 50M /dev/urandom >"$scratch/large/file-$i"
+for ((i = 0; i < 6; i++)); do
+	head -c 45M /dev/urandom >"$scratch/large/file-$i"
 done
 full='remove a template, or make room'
 
@@ -24,19 +24,19 @@ tar -C "$scratch/large" -cf "$scratch/large.tar" .
 fails 1 "$full" template add large --from "$scratch/large.tar"
 fails 1 "$full" template add large --from "$scratch/large" --root-format ext4
 mkdir "$scratch/one"
-head -c 300M /dev/urandom >"$scratch/one/huge"
+head -c 260M /dev/urandom >"$scratch/one/huge"
 tar -C "$scratch/one" -cf "$scratch/one.tar" .
 fails 1 "entry './huge': is longer than the store has room" template add large --from "$scratch/one.tar"
 
-# A bomb: 2 GiB of zeroes in 9 MB. Refused when the room is used up, long before its end.
+# A bomb: 400 MiB of zeroes in 2 MB. Refused when the room is used up, before its end.
 python3 - <<-'END' | gzip -1 >"$scratch/bomb.tar.gz"
 	import sys, tarfile
 	out = sys.stdout.buffer
 	block = b"\0" * (1 << 20)
 	for i in range(20):
-	    e = tarfile.TarInfo(f"zeroes-{i}"); e.size = 100 << 20
+	    e = tarfile.TarInfo(f"zeroes-{i}"); e.size = 20 << 20
 	    out.write(e.tobuf())
-	    for _ in range(100):
+	    for _ in range(20):
 	        out.write(block)
 	out.write(b"\0" * 1024)
 END

@@ -25,7 +25,7 @@ skip() {
 cs() {
 	rc=0
 	timeout 60 "$program" "$@" >"$scratch/out" 2>"$scratch/err" </dev/null || rc=$?
-	out=$(cat "$scratch/out")
+	out=$(tr -d '\0' <"$scratch/out")
 	err=$(cat "$scratch/err")
 }
 

@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2154 # what lib.sh sets
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # What tests of the store share. To be sourced behind lib.sh: a store of the test's own in $store, a
 # kernel that nobody would boot in $kernel, and an agent. All goes with the test, also when it fails.
@@ -94,7 +95,7 @@ image_store() {
 only_templates() {
 	local found
 
-	found=$(ls -A "$store/templates" | tr '\n' ' ')
+	found=$(find "$store/templates/" -mindepth 1 -maxdepth 1 -printf '%f\n' | sort | tr '\n' ' ')
 	[ "$found" = "$*${*:+ }" ] || {
 		printf '    | templates: %s, wanted: %s\n' "$found" "$*"
 		return 1
