@@ -114,6 +114,8 @@ static int run(const struct cs_globals *globals, void *options_, struct cs_err *
 	}
 	spec.bytes = CS_POOL_BYTES;
 	r = o->size ? cs_parse_bytes(o->size, &spec.bytes) : 0;
+	if (r == 0 && !spec.bytes) /* to cs_pool_init() that would be the default */
+		spec.bytes = 1;
 	if (r < 0)
 		return cs_fail(err, -r, "size '%s': not a size (try 40G)", o->size);
 	r = cs_pool_init(&spec, err);

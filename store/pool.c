@@ -21,8 +21,10 @@
 #include "store/base/run.h"
 #include "store/loopdev.h"
 #include "store/store.h"
+#include "store/subvol.h"
 
-#define MIN_BYTES (256 * CS_MIB) /* mkfs.btrfs wants 109 MiB; less than this is no use */
+#define MIN_BYTES   (256 * CS_MIB) /* mkfs.btrfs wants 109 MiB; less than this is no use */
+#define MIXED_BYTES (2 * CS_GIB)
 
 struct place {
 	char root[PATH_MAX];      /* without a slash at its end */
@@ -60,7 +62,8 @@ static bool is_mounted(const char *root)
 	       (st.stx_attributes & STATX_ATTR_MOUNT_ROOT);
 }
 
-static bool is_empty(int dirfd)
+/* Without what begins with a dot, if (visible). */
+static bool is_empty(int dirfd, bool visible)
 {
 	cs_auto(cs_dir_closep) DIR *dir = NULL;
 	struct dirent *entry;
@@ -69,7 +72,8 @@ static bool is_empty(int dirfd)
 	copy = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	dir = copy < 0 ? NULL : fdopendir(copy);
 	while (dir && (entry = readdir(dir))) {
-		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+		if (visible ? entry->d_name[0] != '.'
+			    : strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
 			return false;
 	}
 	return dir != NULL;
@@ -128,22 +132,26 @@ static int open_fresh(const struct place *place, uint64_t bytes, struct cs_err *
 	return cs_steal_fd(&fd);
 }
 
-static int make_btrfs(const char *path, struct cs_err *err)
+static int make_btrfs(const char *path, uint64_t bytes, struct cs_err *err)
 {
-	/* single: the default of two copies of metadata in one file protects from nothing */
-	const char *const argv[] = { "mkfs.btrfs", "-q",     "-f", "-K",         "-m", "single",
-				     "-d",         "single", "-L", "clearstore", path, NULL };
+	/* single: the default of two copies of metadata in one file protects from nothing. mixed:
+	 * on a small one, room set apart for data would soon leave none for metadata */
+	const char *const argv[] = { "mkfs.btrfs", "-q",     "-f",
+				     "-K",         "-m",     "single",
+				     "-d",         "single", "-L",
+				     "clearstore", path,     bytes < MIXED_BYTES ? "--mixed" : NULL,
+				     NULL };
 
 	return cs_run(argv, "btrfs-progs", err);
 }
 
-static int fill_image(const struct place *place, int image_fd, struct cs_err *err)
+static int fill_image(const struct place *place, int image_fd, uint64_t bytes, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int loop = -1, mount_fd = -1, top = -1;
 	char device[CS_LOOPDEV_PATH];
 	int r;
 
-	r = make_btrfs(place->fresh, err);
+	r = make_btrfs(place->fresh, bytes, err);
 	if (r < 0)
 		return r;
 	r = cs_loopdev_attach(image_fd, false, &loop, device, err);
@@ -184,14 +192,14 @@ static int init_image(const struct place *place, uint64_t bytes, struct cs_err *
 		made = true;
 	} else if (root < 0) {
 		return cs_fail_errno(err, -root, "'%s'", place->root);
-	} else if (!is_empty(root) || is_mounted(place->root)) {
+	} else if (!is_empty(root, false) || is_mounted(place->root)) {
 		return cs_fail(err, ENOTEMPTY,
 			       "'%s' is in use and no store (give another --store, or make it one "
 			       "with --path)",
 			       place->root);
 	}
 	fd = open_fresh(place, bytes, err);
-	r = fd < 0 ? fd : fill_image(place, fd, err);
+	r = fd < 0 ? fd : fill_image(place, fd, bytes, err);
 	if (r < 0 && fd >= 0)
 		unlink(place->fresh);
 	if (r < 0 && made)
@@ -218,15 +226,16 @@ static int link_root(const struct place *place, int dirfd, const char *path, str
 	return 0;
 }
 
-/* Take a store's own files away again; what is not empty stays. */
-static int unformat(int dirfd)
+/* Take a store's own files away again. Only called where nothing of a user's is in it: what is
+ * there are marks of sweepers and the like. */
+static int unformat(int dirfd, struct cs_err *err)
 {
-	if ((unlinkat(dirfd, "templates", AT_REMOVEDIR) < 0 && errno != ENOENT) ||
-	    (unlinkat(dirfd, "guests", AT_REMOVEDIR) < 0 && errno != ENOENT) ||
-	    (unlinkat(dirfd, ".lock", 0) < 0 && errno != ENOENT) ||
-	    (unlinkat(dirfd, "store.json", 0) < 0 && errno != ENOENT))
-		return -errno;
-	return 0;
+	static const char *const own[] = { "templates", "guests", ".lock", "store.json" };
+	int r = 0;
+
+	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]) && r == 0; i++)
+		r = cs_subvol_remove(dirfd, own[i], err);
+	return r;
 }
 
 static int fill_folder(const struct place *place, int dirfd, const char *path, struct cs_err *err)
@@ -236,7 +245,7 @@ static int fill_folder(const struct place *place, int dirfd, const char *path, s
 
 	r = cs_store_check(dirfd, path, err);
 	fresh = r == -ENOENT;
-	if (fresh && !is_empty(dirfd))
+	if (fresh && !is_empty(dirfd, false))
 		return cs_fail(err, ENOTEMPTY,
 			       "'%s' holds other things (give a new folder: --path %s/clearstore)",
 			       path, path);
@@ -245,7 +254,7 @@ static int fill_folder(const struct place *place, int dirfd, const char *path, s
 	if (r == 0)
 		r = link_root(place, dirfd, path, err);
 	if (r < 0 && fresh)
-		unformat(dirfd);
+		unformat(dirfd, NULL);
 	return r;
 }
 
@@ -352,7 +361,7 @@ int cs_pool_unmount(const char *root, struct cs_err *err)
 static int check_unused(const char *root, struct cs_err *err)
 {
 	static const char *const folders[] = { "templates", "guests" };
-	cs_auto(cs_fd_closep) int dirfd = open_dir(root);
+	cs_auto(cs_fd_closep) int dirfd = open_dir(root), lock = -1;
 	int r;
 
 	r = dirfd < 0 ? -ENOENT : cs_store_check(dirfd, root, err);
@@ -360,11 +369,15 @@ static int check_unused(const char *root, struct cs_err *err)
 		return cs_fail(err, ENOENT, "'%s': no store here", root);
 	if (r < 0)
 		return r;
+	/* whoever makes a guest or publishes a template right now has it */
+	lock = openat(dirfd, ".lock", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) < 0)
+		return cs_fail(err, EBUSY, "'%s': another process works on it", root);
 	for (int i = 0; i < 2; i++) {
 		cs_auto(cs_fd_closep) int fd =
 			openat(dirfd, folders[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-		if (fd >= 0 && !is_empty(fd))
+		if (fd >= 0 && !is_empty(fd, true))
 			return cs_fail(err, ENOTEMPTY, "'%s' still holds %s (remove them first)",
 				       root, folders[i]);
 	}
@@ -396,9 +409,11 @@ int cs_pool_remove(const char *root, struct cs_err *err)
 		return 0;
 	}
 	dirfd = open_dir(place.root);
-	r = dirfd < 0 ? dirfd : unformat(dirfd);
+	if (dirfd < 0)
+		return cs_fail_errno(err, -dirfd, "'%s'", place.root);
+	r = unformat(dirfd, err);
 	if (r < 0)
-		return cs_fail_errno(err, -r, "cannot take the store '%s' back", place.root);
+		return cs_fail_in(err, r, "store '%s'", place.root);
 	if (unlink(place.root) < 0 && errno == EISDIR)
 		rmdir(place.root);
 	return 0;

@@ -5,13 +5,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 #include "store/base/io.h"
 #include "store/pool.h"
@@ -201,16 +204,30 @@ bool cs_store_is_btrfs(const struct cs_store *store)
 	return store->btrfs;
 }
 
+static uint64_t free_bytes(const struct statvfs *fs)
+{
+	return (uint64_t)fs->f_bavail * fs->f_frsize;
+}
+
+/* Give what the store has freed back to the disk under its image, now and not in a while. */
+static void trim(int dirfd)
+{
+	struct fstrim_range all = { .len = UINT64_MAX };
+
+	syncfs(dirfd);
+	ioctl(dirfd, FITRIM, &all);
+}
+
 int cs_store_space(const struct cs_store *store, uint64_t *ret_bytes, struct cs_err *err)
 {
 	cs_auto(cs_mem_freep) char *image = NULL;
 	size_t bytes = strlen(store->root);
-	struct statvfs fs;
-	uint64_t space, under;
+	struct statvfs fs, under;
+	uint64_t space;
 
 	if (fstatvfs(store->dirfd, &fs) < 0)
 		return cs_fail_errno(err, errno, "store '%s'", store->root);
-	space = (uint64_t)fs.f_bavail * fs.f_frsize;
+	space = free_bytes(&fs);
 
 	/* The image is sparse: when the disk under it is full, its Btrfs gets errors where it was
 	 * promised room, and goes read-only. */
@@ -220,9 +237,10 @@ int cs_store_space(const struct cs_store *store, uint64_t *ret_bytes, struct cs_
 		image = NULL;
 		return cs_fail_errno(err, ENOMEM, "store '%s'", store->root);
 	}
-	if (statvfs(image, &fs) == 0) {
-		under = (uint64_t)fs.f_bavail * fs.f_frsize;
-		space = under < space ? under : space;
+	if (statvfs(image, &under) == 0 && free_bytes(&under) < space) {
+		trim(store->dirfd);
+		if (statvfs(image, &under) == 0 && free_bytes(&under) < space)
+			space = free_bytes(&under);
 	}
 	*ret_bytes = space;
 	return 0;

@@ -131,10 +131,29 @@ static int remove_children(int fd, const char *name, unsigned depth, struct cs_e
 	return 0;
 }
 
+/* What is in it goes first. A deleted subvolume is emptied by the kernel in its own time, and until
+ * then its room is not free: the next import would be told that the store is full. */
+static int remove_subvolume(int dirfd, const char *name, int fd, unsigned depth, struct cs_err *err)
+{
+	enum btrfs_util_error e;
+	bool sealed = false;
+	int r;
+
+	e = btrfs_util_get_subvolume_read_only_fd(fd, &sealed);
+	if (e == BTRFS_UTIL_OK && sealed)
+		e = btrfs_util_set_subvolume_read_only_fd(fd, false);
+	if (e != BTRFS_UTIL_OK)
+		return fail_util(err, e, name);
+	r = remove_children(fd, name, depth, err);
+	if (r < 0)
+		return r;
+	e = btrfs_util_delete_subvolume_fd(dirfd, name, 0);
+	return e == BTRFS_UTIL_OK ? 0 : fail_util(err, e, name);
+}
+
 static int remove_at(int dirfd, const char *name, unsigned depth, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int fd = open_dir(dirfd, name);
-	enum btrfs_util_error e;
 	int r;
 
 	if (depth > DEPTH_MAX)
@@ -149,21 +168,8 @@ static int remove_at(int dirfd, const char *name, unsigned depth, struct cs_err 
 	if (fd < 0)
 		return cs_fail_errno(err, -fd, "cannot remove '%s'", name);
 
-	if (btrfs_util_is_subvolume_fd(fd) == BTRFS_UTIL_OK) {
-		e = btrfs_util_delete_subvolume_fd(dirfd, name,
-						   BTRFS_UTIL_DELETE_SUBVOLUME_RECURSIVE);
-		if (e == BTRFS_UTIL_OK)
-			return 0;
-		/* from a sealed one the subvolumes in it cannot be taken */
-		if (errno != EROFS ||
-		    btrfs_util_set_subvolume_read_only_fd(fd, false) != BTRFS_UTIL_OK)
-			return fail_util(err, e, name);
-		r = remove_children(fd, name, depth, err);
-		if (r < 0)
-			return r;
-		e = btrfs_util_delete_subvolume_fd(dirfd, name, 0);
-		return e == BTRFS_UTIL_OK ? 0 : fail_util(err, e, name);
-	}
+	if (btrfs_util_is_subvolume_fd(fd) == BTRFS_UTIL_OK)
+		return remove_subvolume(dirfd, name, fd, depth, err);
 	/* a sealed folder refuses its owner, unless that is root */
 	fchmod(fd, 0700);
 	r = remove_children(fd, name, depth, err);

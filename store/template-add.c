@@ -353,6 +353,11 @@ int cs_template_add(struct cs_store *store, const struct cs_template_spec *spec,
 		r = make_parts(&build, err);
 	if (r == 0)
 		r = publish(&build, err);
+	/* whatever it was that did not fit */
+	if ((r == -ENOSPC || r == -EDQUOT) && !(err && strstr(err->text, "make room")))
+		r = cs_fail(err, -r,
+			    "the store is full (remove a template, or make room on the disk under "
+			    "the store)");
 	if (r < 0)
 		return cs_fail_in(err, r, "template '%s'", spec->name);
 	if (ret)
