@@ -84,7 +84,7 @@ static void build_guest(uint8_t *mem)
 	put64(mem, AT_GDT + 0x20, 0x00cffb000000ffff); /* user code 32, data, code 64 */
 	put64(mem, AT_GDT + 0x28, 0x00cff3000000ffff);
 	put64(mem, AT_GDT + 0x30, 0x00affb000000ffff);
-	put64(mem, AT_GDT + 0x40, UINT64_C(0x0000890000000067) | AT_TSS << 16);
+	put64(mem, AT_GDT + 0x40, UINT64_C(0x0000890000000067) | (uint64_t)AT_TSS << 16);
 	put64(mem, AT_TSS + 4, AT_STACK); /* RSP0 */
 	put64(mem, AT_IDT + 14 * 16, (fault & 0xffff) | 0x10 << 16 | UINT64_C(0x8e00) << 32);
 }
