@@ -190,9 +190,18 @@ void cs_spawner_take_back(struct cs_store *store, struct cs_spawn_guest *guest)
 	guest->created = false;
 }
 
+/* A child that was just forked holds a copy: closing alone would leave the pipe in the epoll set.
+ */
+static void unlisten(struct cs_spawner *s, struct cs_spawn_guest *guest)
+{
+	if (guest->event_fd >= 0)
+		epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, guest->event_fd, NULL);
+	cs_fd_closep(&guest->event_fd);
+}
+
 static void settle(struct cs_spawner *s, struct cs_spawn_guest *guest, enum cs_spawn_state state)
 {
-	cs_fd_closep(&guest->event_fd);
+	unlisten(s, guest);
 	guest->state = state;
 	s->settled++;
 	if (state == CS_SPAWN_FAILED)
@@ -201,6 +210,7 @@ static void settle(struct cs_spawner *s, struct cs_spawn_guest *guest, enum cs_s
 
 static void failed(struct cs_spawner *s, struct cs_spawn_guest *guest, const struct cs_err *why)
 {
+	unlisten(s, guest);
 	cs_spawner_take_back(s->store, guest);
 	if (!s->failed) {
 		s->first = *why;
@@ -258,8 +268,11 @@ static void listen_to(struct cs_spawner *s, struct cs_spawn_guest *guest)
 {
 	char message[1 + sizeof(struct cs_err)];
 	struct cs_err why;
-	ssize_t got = read(guest->event_fd, message, sizeof(message));
+	ssize_t got;
 
+	if (guest->event_fd < 0)
+		return; /* settled by an event before this one */
+	got = read(guest->event_fd, message, sizeof(message));
 	if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
 		ended(s, guest);
 		return;
