@@ -296,6 +296,11 @@ int cs_pool_init(const struct cs_pool_spec *spec, struct cs_err *err)
 		return cs_fail(err, EEXIST, "'%s': there is a store already", place.root);
 	if (r != -ENOENT)
 		return r;
+	if (dirfd == -ENOENT && faccessat(AT_FDCWD, place.root, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return cs_fail(err, EEXIST,
+			       "'%s': a link to what is not there (mount its disk, or remove the "
+			       "link)",
+			       place.root);
 	cs_fd_closep(&dirfd);
 	if (spec->path)
 		return init_folder(&place, spec->path, err);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdio.h>
@@ -78,6 +79,24 @@ int cs_store_check(int dirfd, const char *where, struct cs_err *err)
 	return 0;
 }
 
+/* A root that `init --path` made is a link; what it leads to may be on a disk that is not mounted.
+ */
+static int fail_none(const char *root, struct cs_err *err)
+{
+	char target[PATH_MAX];
+	ssize_t n = readlink(root, target, sizeof(target) - 1);
+
+	if (n <= 0 || access(root, F_OK) == 0)
+		return cs_fail(err, ENOENT, "'%s': no store here (make one: clearstore init)",
+			       root);
+	target[n] = '\0';
+	return cs_fail(
+		err, ENOENT,
+		"store '%s': leads to '%.200s', which is not there (mount its disk, or remove "
+		"the link)",
+		root, target);
+}
+
 /* Open the root if there is a store in it, mounting its image first where there is one. */
 static int open_root(const char *root, int *ret, struct cs_err *err)
 {
@@ -97,8 +116,7 @@ static int open_root(const char *root, int *ret, struct cs_err *err)
 			break;
 	}
 	if (r == -ENOENT)
-		return cs_fail(err, ENOENT, "'%s': no store here (make one: clearstore init)",
-			       root);
+		return fail_none(root, err);
 	if (r < 0)
 		return r;
 	*ret = cs_steal_fd(&fd);

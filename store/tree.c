@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 /* Each costs some 300 bytes here: an archive of nothing but names must not eat the host. */
-#define NODES_MAX (UINT64_C(8) << 20)
+#define NODES_MAX (UINT64_C(4) << 20)
 #define LINKS_MAX 40   /* as the kernel's MAXSYMLINKS */
 #define DEPTH_MAX 1024 /* folders in folders; what a guest can still walk by one PATH_MAX path */
 

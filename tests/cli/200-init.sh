@@ -30,6 +30,17 @@ is "taken back" 0 "$rc"
 is "its contents are gone, the folder stays" '' "$(ls -A "$scratch/folder")"
 is "the link is gone" '' "$(readlink "$store" || true)"
 
+# A disk that is not mounted must not end in a second store.
+cs init --path "$scratch/folder"
+mv "$scratch/folder" "$scratch/elsewhere"
+fails 1 'which is not there' list
+fails 1 'a link to what is not there' init
+fails 1 'a link to what is not there' init --path "$scratch/elsewhere"
+mv "$scratch/elsewhere" "$scratch/folder"
+cs list
+is "with its disk it can be used again" 0 "$rc"
+cs init --undo
+
 echo mine >"$scratch/folder/mine"
 fails 1 'holds other things' init --path "$scratch/folder"
 is "what was there stays" mine "$(cat "$scratch/folder/mine")"
