@@ -96,6 +96,7 @@ printf x | dd of="$store/templates/tar/1/root" bs=1 seek=1000000 conv=notrunc st
 fails 1 "part 'root' is damaged" template verify tar
 cs template list
 claim "a damaged one is still listed" grep -q '^tar ' <<<"$out"
+chmod u+w "$store/templates/cpio/1"
 rm "$store/templates/cpio/1/manifest.json"
 cs template list
 claim "a broken one is listed, with its reason" grep -q '^cpio .*manifest.json' <<<"$out"

@@ -24,6 +24,8 @@ store_end() {
 	wait 2>/dev/null || true
 	if mountpoint -q "$store" 2>/dev/null; then umount "$store"; fi
 	if mountpoint -q "$scratch/disk" 2>/dev/null; then umount "$scratch/disk"; fi
+	# what is sealed does not go by itself for those who are not root
+	find "$scratch" -xdev -type d ! -perm -u+w -exec chmod u+w {} + || true
 	rm -rf --one-file-system "$scratch"
 }
 

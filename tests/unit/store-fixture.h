@@ -5,6 +5,7 @@
 #include "store/base/num.h"
 #include "store/pool.h"
 #include "store/store.h"
+#include "store/subvol.h"
 #include "store/template.h"
 #include "tests/fake/kernel.h"
 #include "tests/unit/scratch.h"
@@ -85,6 +86,8 @@ static inline int fixture_remove(void **state)
 	cs_store_free(f->store);
 	if (f->image)
 		assert_int_equal(cs_pool_unmount(f->root, NULL), 0);
+	/* what is sealed does not go by itself for those who are not root */
+	assert_int_equal(cs_subvol_remove(f->scratch->fd, "folder", NULL), 0);
 	scratch_remove(&f->scratch_state);
 	free(f);
 	return 0;
