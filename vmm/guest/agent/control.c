@@ -17,7 +17,7 @@
 /* How long the device may take to appear and the monitor to answer. */
 #define CONNECT_TRIES  100
 #define CONNECT_NAP_MS 50
-#define ANSWER_SECONDS 10
+#define ANSWER_SECONDS 120
 
 /* ---- sending ---- */
 

@@ -26,8 +26,11 @@ int cs_mounts_one(const char *source, const char *target, const char *type, unsi
 {
 	if (!mount(source, target, type, flags, data))
 		return 0;
-	if (errno != ENOENT || mkdir(target, 0755) < 0)
+	if (errno != ENOENT)
 		return -errno;
+	/* If the folder is there it is (source) that is missing. */
+	if (mkdir(target, 0755) < 0)
+		return errno == EEXIST ? -ENOENT : -errno;
 
 	return mount(source, target, type, flags, data) < 0 ? -errno : 0;
 }
