@@ -249,6 +249,9 @@ static _Noreturn void run(struct monitor *m)
 	malloc_trim(0);
 	if (cs_machine_run(m->machine, &why, &status, &err) < 0 || err.code)
 		dprintf(STDERR_FILENO, "%s\n", err.text);
+	else if (why == CS_STOP_CRASH)
+		dprintf(STDERR_FILENO,
+			"it was reset without a word of its agent: a kernel panic?\n");
 	/* Joins the threads and waits for the disk: the exit line comes behind the last write. */
 	cs_machine_free(m->machine);
 	cs_card_write_exit(m->exit_fd, reason(why), status);

@@ -220,26 +220,36 @@ static void failed(struct cs_spawner *s, struct cs_spawn_guest *guest, const str
 	settle(s, guest, CS_SPAWN_FAILED);
 }
 
-/* The last thing the monitor wrote into its log, else how it ended. */
-static void why_ended(struct cs_spawner *s, const struct cs_spawn_guest *guest, struct cs_err *why)
+/* The last line of the monitor's log, which the caller frees; NULL: it wrote none. */
+static char *last_words(const struct cs_spawner *s, const struct cs_spawn_guest *guest)
 {
 	cs_auto(cs_mem_freep) char *text = NULL;
+	size_t length;
 	char path[80];
-	siginfo_t info = { 0 };
+	char *line;
 
 	snprintf(path, sizeof(path), "%s/log", guest->name);
-	if (cs_read_file_at(cs_store_guests_fd(s->store), path, 65536, &text, NULL) == 0 && *text) {
-		size_t length = strlen(text);
-		char *line;
+	if (cs_read_file_at(cs_store_guests_fd(s->store), path, 65536, &text, NULL) < 0)
+		return NULL;
+	length = strlen(text);
+	while (length && text[length - 1] == '\n')
+		text[--length] = '\0';
+	line = strrchr(text, '\n');
+	line = line ? line + 1 : text;
+	return *line ? strdup(line) : NULL;
+}
 
-		while (length && text[length - 1] == '\n')
-			text[--length] = '\0';
-		line = strrchr(text, '\n');
-		cs_fail(why, EIO, "%s", line ? line + 1 : text);
-		return;
-	}
-	if (waitid(P_PID, (id_t)guest->pid, &info, WEXITED | WNOWAIT) == 0 &&
-	    (info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED))
+/* What the monitor said last, else how it ended. */
+static void why_ended(const struct cs_spawner *s, const struct cs_spawn_guest *guest,
+		      struct cs_err *why)
+{
+	cs_auto(cs_mem_freep) char *words = last_words(s, guest);
+	siginfo_t info = { 0 };
+
+	if (words)
+		cs_fail(why, EIO, "%s", words);
+	else if (waitid(P_PID, (id_t)guest->pid, &info, WEXITED | WNOWAIT) == 0 &&
+		 (info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED))
 		cs_fail(why, EIO, "its monitor was killed by signal %d (%s)", info.si_status,
 			strsignal(info.si_status));
 	else
@@ -250,6 +260,7 @@ static void why_ended(struct cs_spawner *s, const struct cs_spawn_guest *guest, 
  * tells what happened. */
 static void ended(struct cs_spawner *s, struct cs_spawn_guest *guest)
 {
+	cs_auto(cs_mem_freep) char *words = NULL;
 	struct cs_err why = { 0 };
 
 	if (guest->state == CS_SPAWN_STARTED) {
@@ -257,10 +268,15 @@ static void ended(struct cs_spawner *s, struct cs_spawn_guest *guest)
 		failed(s, guest, &why);
 		return;
 	}
+	/* The monitor's last words come before its end; from then on its pid may be another's. */
+	while (waitpid(guest->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	guest->pid = 0;
+	words = last_words(s, guest);
 	if (!s->failed)
 		cs_fail(&s->first, EIO,
-			"guest '%s': it ended before it answered (see clearstore logs %s)",
-			guest->name, guest->name);
+			"guest '%s': it ended before it answered%s%s (see clearstore logs %s)",
+			guest->name, words ? ": " : "", words ? words : "", guest->name);
 	settle(s, guest, CS_SPAWN_FAILED);
 }
 

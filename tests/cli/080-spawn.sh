@@ -76,7 +76,7 @@ CLEARSTORE_KVM=/dev/null fails 1 /dev/null spawn idle
 CLEARSTORE_KVM=/nonexistent/kvm fails 1 '/nonexistent/kvm' spawn idle
 cs spawn reset --wait --name back
 is "one that ends before it answers is a failure of --wait" 1 "$rc"
-claim "that says so" has "$err" "guest 'back': it ended before it answered (see clearstore logs back)"
+claim "that says so" has "$err" "guest 'back': it ended before it answered: it was reset without a word"
 is "but its guest is kept, to be looked at" crashed "$(field back state)"
 "$program" remove back
 

@@ -67,15 +67,18 @@ now_ms() {
 	echo $((${EPOCHREALTIME/./} / 1000))
 }
 
-# How long it takes when it is let alone.
+# How long it takes when it is let alone: the shortest of three, so that most kills come in time.
 took() {
-	local start
+	local start ms i
 
-	start=$(now_ms)
-	cs template add whole --from "$1" --root-format "$2"
-	[ "$rc" -eq 0 ] || skip "cannot add a $2 template: $err"
-	alone_ms[$2]=$(($(now_ms) - start))
-	cs template remove whole
+	for ((i = 0; i < 3; i++)); do
+		start=$(now_ms)
+		cs template add whole --from "$1" --root-format "$2"
+		[ "$rc" -eq 0 ] || skip "cannot add a $2 template: $err"
+		ms=$(($(now_ms) - start))
+		if [ "$ms" -lt "${alone_ms[$2]:-$((ms + 1))}" ]; then alone_ms[$2]=$ms; fi
+		cs template remove whole
+	done
 }
 
 declare -A alone_ms
@@ -95,7 +98,7 @@ for ((i = 0; i < kills; i++)); do
 	format=${formats[i % ${#formats[@]}]}
 	from=$scratch/root
 	[ $((i % 3)) -ne 0 ] || from=$scratch/root.tar
-	ms=$((RANDOM % (alone_ms[$format] * 9 / 8 + 1)))
+	ms=$((RANDOM % (alone_ms[$format] + 1)))
 	"$program" template add new --from "$from" --root-format "$format" >/dev/null 2>&1 &
 	pid=$!
 	sleep "$(printf '%d.%03d' $((ms / 1000)) $((ms % 1000)))"
