@@ -2,6 +2,7 @@
 #include "vmm/agent.h"
 
 #include <endian.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -12,6 +13,7 @@
 #include "store/base/text.h"
 #include "vmm/message.h"
 
+#define ERRNO_MOST 4095 /* of the kernel: its error pointers have no room for more */
 #define READ_BYTES 4096 /* at once: a guest that floods us gets its turn again after the others */
 
 enum stage {                 /* of the control connection; each message is legal in some */
@@ -21,6 +23,13 @@ enum stage {                 /* of the control connection; each message is legal
 	     STAGE_READY = 8,
 	     STAGE_EXITED = 16, /* ready, and COMMAND has ended */
 	     STAGE_BYE = 32,
+};
+
+enum freeze {
+	FREEZE_NONE,
+	FREEZE_ASKED,
+	FREEZE_DROPPED, /* asked, and not wanted any more: the answer will still come */
+	FREEZE_DONE,
 };
 
 struct cs_agent {
@@ -37,12 +46,17 @@ struct cs_agent {
 	size_t head_bytes, payload_bytes;
 	char payload[CS_AGENT_TROUBLE];
 
-	/* What goes out: one message at a time, (stop) behind it. */
+	enum freeze freeze;
+	bool going_down;  /* it has been sent STOP */
+	uint32_t version; /* of HELLO */
+
+	/* What goes out: one message at a time, what is owed behind it. */
 	struct cs_message *out;
 	const char *out_at;
 	size_t out_left;
-	bool stop_owed;
-	uint32_t stop[2]; /* payload of STOP */
+	bool thaw_owed, freeze_owed, stop_owed;
+	uint32_t freeze_flags; /* payload of FREEZE */
+	uint32_t stop[2];      /* payload of STOP */
 };
 
 static void disconnect(struct cs_agent *agent)
@@ -53,13 +67,18 @@ static void disconnect(struct cs_agent *agent)
 	agent->head_bytes = agent->payload_bytes = 0;
 	agent->out = cs_message_free(agent->out);
 	agent->out_left = 0;
+	agent->freeze = FREEZE_NONE;
+	agent->going_down = agent->thaw_owed = agent->freeze_owed = false;
 }
 
 static void lose(struct cs_agent *agent)
 {
 	const bool expected = agent->stage == STAGE_BYE;
+	const bool unanswered = agent->freeze == FREEZE_ASKED;
 
 	disconnect(agent);
+	if (unanswered && agent->on.frozen)
+		agent->on.frozen(agent->spec.arg, -ENOTCONN);
 	if (!expected && agent->on.lost)
 		agent->on.lost(agent->spec.arg);
 }
@@ -90,12 +109,12 @@ static struct cs_message *make_config(const struct cs_machine_agent *config)
 	return message;
 }
 
-static struct cs_message *make_stop(const struct cs_agent *agent)
+static struct cs_message *make(enum cs_wire_type type, const void *payload, size_t bytes)
 {
-	struct cs_message *message = cs_message_create(CS_WIRE_STOP);
+	struct cs_message *message = cs_message_create(type);
 
-	if (message)
-		cs_message_bytes(message, agent->stop, sizeof(agent->stop));
+	if (message && bytes)
+		cs_message_bytes(message, payload, bytes);
 	return message;
 }
 
@@ -110,6 +129,31 @@ static bool put_out(struct cs_agent *agent, struct cs_message *message)
 	return true;
 }
 
+/* The next message that is owed becomes (out), if there is one. False: no memory. */
+static bool put_owed(struct cs_agent *agent)
+{
+	if (agent->stage < STAGE_HELLO)
+		return true;
+
+	/* In this order: a FREEZE behind which a THAW is owed has been taken back instead. */
+	if (agent->thaw_owed) {
+		agent->thaw_owed = false;
+		return put_out(agent, make(CS_WIRE_THAW, NULL, 0));
+	}
+	if (agent->freeze_owed) {
+		agent->freeze_owed = false;
+		return put_out(agent, make(CS_WIRE_FREEZE, &agent->freeze_flags,
+					   sizeof(agent->freeze_flags)));
+	}
+	/* A picture taken of a guest that has been told to stop would stop when it wakes up. */
+	if (agent->stop_owed && agent->freeze != FREEZE_DONE) {
+		agent->stop_owed = false;
+		agent->going_down = true;
+		return put_out(agent, make(CS_WIRE_STOP, agent->stop, sizeof(agent->stop)));
+	}
+	return true;
+}
+
 /* As much as the connection takes. False: it is no good any more. */
 static bool flush(struct cs_agent *agent)
 {
@@ -118,11 +162,10 @@ static bool flush(struct cs_agent *agent)
 
 		if (!agent->out_left) {
 			agent->out = cs_message_free(agent->out);
-			if (!agent->stop_owed || agent->stage < STAGE_HELLO)
-				return cs_watch_set(agent->watch, EPOLLIN) == 0;
-			if (!put_out(agent, make_stop(agent)))
+			if (!put_owed(agent))
 				return false;
-			agent->stop_owed = false;
+			if (!agent->out_left)
+				return cs_watch_set(agent->watch, EPOLLIN) == 0;
 		}
 		n = send(agent->fd, agent->out_at, agent->out_left, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -146,7 +189,7 @@ static bool on_hello(struct cs_agent *agent, uint32_t version)
 {
 	char text[CS_AGENT_TROUBLE];
 
-	if (version != CS_WIRE_VERSION) {
+	if (version < CS_WIRE_OLDEST || version > CS_WIRE_VERSION) {
 		snprintf(text, sizeof(text),
 			 "the agent in its template speaks version %u of the protocol, this "
 			 "clearstore version %u (make the template again)",
@@ -154,6 +197,7 @@ static bool on_hello(struct cs_agent *agent, uint32_t version)
 		tell_trouble(agent, text);
 		return false;
 	}
+	agent->version = version;
 	agent->stage = STAGE_HELLO;
 	return put_out(agent, make_config(agent->spec.config)) && flush(agent);
 }
@@ -196,6 +240,23 @@ static bool on_trouble(struct cs_agent *agent, uint32_t value)
 	return true;
 }
 
+static bool on_frozen(struct cs_agent *agent, uint32_t error)
+{
+	const bool wanted = agent->freeze == FREEZE_ASKED;
+
+	if ((!wanted && agent->freeze != FREEZE_DROPPED) || agent->freeze_owed ||
+	    error > ERRNO_MOST)
+		return false;
+
+	/* It may have crossed the STOP, and what happens now is its end. */
+	if (!error && agent->going_down)
+		error = ECANCELED;
+	agent->freeze = error || !wanted ? FREEZE_NONE : FREEZE_DONE;
+	if (wanted && agent->on.frozen)
+		agent->on.frozen(agent->spec.arg, -(int)error);
+	return true;
+}
+
 struct rule {
 	uint32_t type, least, most; /* bytes of payload */
 	unsigned stages;            /* in which it may come */
@@ -207,6 +268,7 @@ static const struct rule rules[] = {
 	{ CS_WIRE_READY, 0, 0, STAGE_HELLO, on_ready },
 	{ CS_WIRE_EXITED, 4, 4, STAGE_READY, on_exited },
 	{ CS_WIRE_BYE, 4, 4, STAGE_HELLO | STAGE_READY | STAGE_EXITED, on_bye },
+	{ CS_WIRE_FROZEN, 4, 4, STAGE_READY | STAGE_EXITED, on_frozen },
 	{ CS_WIRE_TROUBLE, 1, CS_WIRE_MAX, STAGE_HELLO | STAGE_READY | STAGE_EXITED, on_trouble },
 };
 
@@ -333,6 +395,17 @@ int cs_agent_serve(struct cs_agent *agent, uint32_t port)
 	return cs_steal_fd(&theirs);
 }
 
+/* What is owed, unless something is on its way. When that fails the loop will find a connection
+ * that has ended, and say that it is lost: not here, where the caller expects no callbacks. */
+static bool flush_now(struct cs_agent *agent)
+{
+	if (agent->out_left || flush(agent))
+		return true;
+
+	shutdown(agent->fd, SHUT_RDWR);
+	return false;
+}
+
 int cs_agent_stop(struct cs_agent *agent, enum cs_wire_stop how, uint32_t grace_ms)
 {
 	agent->stop[0] = htole32(how);
@@ -340,11 +413,46 @@ int cs_agent_stop(struct cs_agent *agent, enum cs_wire_stop how, uint32_t grace_
 	agent->stop_owed = true;
 	if (agent->stage < STAGE_HELLO)
 		return -EAGAIN;
-	if (!agent->out_left && !flush(agent)) {
-		/* Its HUP is on the way to the loop, which will say that it is lost. */
+	if (!flush_now(agent)) {
 		agent->stop_owed = true;
 		return -EAGAIN;
 	}
+	return 0;
+}
+
+int cs_agent_freeze(struct cs_agent *agent, uint32_t flags)
+{
+	if (agent->stage < STAGE_READY)
+		return -ENOTCONN;
+	if (agent->stage != STAGE_READY || agent->freeze != FREEZE_NONE || agent->going_down ||
+	    agent->stop_owed)
+		return -EBUSY;
+	if (agent->version < 2)
+		return -EOPNOTSUPP;
+
+	agent->freeze = FREEZE_ASKED;
+	agent->freeze_owed = true;
+	agent->freeze_flags = htole32(flags);
+	flush_now(agent);
+	return 0;
+}
+
+int cs_agent_thaw(struct cs_agent *agent)
+{
+	if (agent->stage < STAGE_HELLO || agent->stage == STAGE_BYE)
+		return -ENOTCONN;
+	if (agent->freeze == FREEZE_NONE || agent->freeze == FREEZE_DROPPED)
+		return 0;
+
+	if (agent->freeze_owed) {
+		/* It never heard of it. */
+		agent->freeze_owed = false;
+		agent->freeze = FREEZE_NONE;
+	} else {
+		agent->thaw_owed = true;
+		agent->freeze = agent->freeze == FREEZE_ASKED ? FREEZE_DROPPED : FREEZE_NONE;
+	}
+	flush_now(agent);
 	return 0;
 }
 

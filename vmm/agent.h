@@ -25,6 +25,10 @@ struct cs_agent_events {
 	 * it; at most CS_AGENT_TROUBLES in the life of a machine. */
 	void (*trouble)(void *arg, const char *text);
 	void (*lost)(void *arg); /* the connection ended without a BYE, or was cut off */
+	/* The answer to cs_agent_freeze(). 0: no process of the guest runs, until cs_agent_thaw();
+	 * -errno: they all run, because the guest could not do it, is on its way down (-ECANCELED)
+	 * or is no longer connected (-ENOTCONN; lost() follows). */
+	void (*frozen)(void *arg, int error);
 };
 
 #define CS_AGENT_TROUBLE  400
@@ -48,6 +52,18 @@ int cs_agent_serve(struct cs_agent *agent, uint32_t port);
  * there. Kept until the agent has said HELLO when it has not so far: then -EAGAIN. The latest
  * counts. */
 int cs_agent_stop(struct cs_agent *agent, enum cs_wire_stop how, uint32_t grace_ms);
+
+/* Ask the agent to freeze all processes of the guest, with CS_WIRE_FREEZE_* in (flags). 0: frozen()
+ * will be called, once, unless cs_agent_thaw() comes first. A stop that is asked for while the
+ * guest is frozen waits for the thaw. -ENOTCONN: no agent has said READY; -EBUSY: it is frozen or
+ * about to be, or on its way down; -EOPNOTSUPP: the agent in this guest's template is too old to
+ * know how. */
+int cs_agent_freeze(struct cs_agent *agent, uint32_t flags);
+
+/* Let them run again, or forget about a freeze that has not been answered: frozen() will not be
+ * called for it. Harmless when nothing is frozen. -ENOTCONN: nobody is there to be told: an agent
+ * that connects again thaws by itself. */
+int cs_agent_thaw(struct cs_agent *agent);
 
 /* The agent has said READY and is still connected. */
 bool cs_agent_is_ready(const struct cs_agent *agent);

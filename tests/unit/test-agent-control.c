@@ -14,150 +14,7 @@
 
 #include <cmocka.h>
 
-#include "tests/fake/settle.h"
-#include "vmm/agent.h"
-
-struct world {
-	pthread_mutex_t lock;
-	struct cs_loop *loop;
-	struct cs_agent *agent;
-	unsigned ready, exited, byes, troubles, lost;
-	unsigned status;
-	enum cs_wire_stop reason;
-	char trouble[CS_AGENT_TROUBLE];
-};
-
-static void on_ready(void *arg)
-{
-	((struct world *)arg)->ready++;
-}
-
-static void on_exited(void *arg, unsigned status)
-{
-	struct world *w = arg;
-
-	w->exited++;
-	w->status = status;
-}
-
-static void on_bye(void *arg, enum cs_wire_stop reason)
-{
-	struct world *w = arg;
-
-	w->byes++;
-	w->reason = reason;
-}
-
-static void on_trouble(void *arg, const char *text)
-{
-	struct world *w = arg;
-
-	w->troubles++;
-	assert_true(strlen(text) < sizeof(w->trouble));
-	memcpy(w->trouble, text, strlen(text) + 1);
-}
-
-static void on_lost(void *arg)
-{
-	((struct world *)arg)->lost++;
-}
-
-static const struct cs_agent_events events = { .ready = on_ready,
-					       .exited = on_exited,
-					       .bye = on_bye,
-					       .trouble = on_trouble,
-					       .lost = on_lost };
-static char words[][8] = { "sh", "-c", "exit 7", "A=1" };
-static char *const command[] = { words[0], words[1], words[2], NULL };
-static char *const env[] = { words[3], NULL };
-static const struct cs_machine_agent config = {
-	.hostname = "web", .command = command, .env = env, .persist = true
-};
-
-static int open_world(void **state)
-{
-	struct world *w = test_calloc(1, sizeof(*w));
-	const struct cs_agent_spec spec = { .config = &config, .events = &events, .arg = w };
-	struct cs_err err = { 0 };
-
-	pthread_mutex_init(&w->lock, NULL);
-	assert_int_equal(cs_loop_create(&w->lock, &w->loop, &err), 0);
-	assert_int_equal(cs_agent_create(&spec, w->loop, &w->agent, &err), 0);
-	*state = w;
-	return 0;
-}
-
-static int close_world(void **state)
-{
-	struct world *w = *state;
-
-	cs_agent_free(w->agent);
-	cs_loop_free(w->loop);
-	pthread_mutex_destroy(&w->lock);
-	test_free(w);
-	return 0;
-}
-
-/* ---- the guest's end */
-
-static void put(int fd, uint32_t type, const void *payload, uint32_t bytes)
-{
-	const struct cs_wire_head head = { htole32(type), htole32(bytes) };
-
-	assert_int_equal(send(fd, &head, sizeof(head), MSG_NOSIGNAL), sizeof(head));
-	if (bytes)
-		assert_int_equal(send(fd, payload, bytes, MSG_NOSIGNAL), bytes);
-}
-
-static void put_u32(int fd, uint32_t type, uint32_t value)
-{
-	value = htole32(value);
-	put(fd, type, &value, sizeof(value));
-}
-
-/* The next message of the host; its payload's bytes. */
-static uint32_t get(int fd, uint32_t type, char *payload, size_t size)
-{
-	struct cs_wire_head head;
-
-	assert_int_equal(recv(fd, &head, sizeof(head), MSG_DONTWAIT), sizeof(head));
-	assert_int_equal(le32toh(head.type), type);
-	assert_true(le32toh(head.bytes) <= size);
-	assert_int_equal(recv(fd, payload, le32toh(head.bytes), MSG_DONTWAIT | MSG_WAITALL),
-			 le32toh(head.bytes));
-	return le32toh(head.bytes);
-}
-
-static void assert_cut_off(int fd)
-{
-	char byte;
-	ssize_t n;
-
-	while ((n = recv(fd, &byte, 1, MSG_DONTWAIT)) > 0)
-		continue;
-	assert_true(n == 0 || errno == ECONNRESET);
-	close(fd);
-}
-
-static void assert_silent(int fd)
-{
-	char byte;
-
-	assert_int_equal(recv(fd, &byte, 1, MSG_DONTWAIT), -1);
-	assert_int_equal(errno, EAGAIN);
-}
-
-static int hello(struct world *w)
-{
-	char payload[CS_WIRE_MAX];
-	int fd = cs_agent_serve(w->agent, CS_WIRE_CONTROL_PORT);
-
-	assert_true(fd >= 0);
-	put_u32(fd, CS_WIRE_HELLO, CS_WIRE_VERSION);
-	settle(w->loop);
-	get(fd, CS_WIRE_CONFIG, payload, sizeof(payload));
-	return fd;
-}
+#include "tests/unit/agent-world.h"
 
 /* ---- honest */
 
@@ -328,7 +185,7 @@ static void test_wrong_version(void **state)
 }
 
 struct bad {
-	unsigned after; /* 0: nothing, 1: HELLO, 2: READY, 3: EXITED */
+	unsigned after; /* 0: nothing, 1: HELLO, 2: READY, 3: EXITED, 4: FREEZE, 5: FROZEN */
 	uint32_t type, bytes;
 	uint32_t value;
 };
@@ -358,6 +215,15 @@ static void test_bad_messages(void **state)
 		{ 2, CS_WIRE_EXITED, 4, UINT32_MAX },
 		{ 2, CS_WIRE_PING, 0, 0 },
 		{ 3, CS_WIRE_EXITED, 4, 0 },
+		{ 0, CS_WIRE_FROZEN, 4, 0 },
+		{ 1, CS_WIRE_FROZEN, 4, 0 },
+		{ 2, CS_WIRE_FROZEN, 4, 0 },
+		{ 2, CS_WIRE_FREEZE, 4, 0 },
+		{ 2, CS_WIRE_THAW, 0, 0 },
+		{ 4, CS_WIRE_FROZEN, 4, 4096 },
+		{ 4, CS_WIRE_FROZEN, 4, UINT32_MAX },
+		{ 4, CS_WIRE_FROZEN, 0, 0 },
+		{ 5, CS_WIRE_FROZEN, 4, 0 },
 	};
 	struct world *w = *state;
 
@@ -370,8 +236,13 @@ static void test_bad_messages(void **state)
 
 		if (bad->after >= 2)
 			put(fd, CS_WIRE_READY, NULL, 0);
-		if (bad->after >= 3)
+		if (bad->after == 3)
 			put_u32(fd, CS_WIRE_EXITED, 0);
+		settle(w->loop);
+		if (bad->after >= 4)
+			assert_int_equal(cs_agent_freeze(w->agent, 0), 0);
+		if (bad->after >= 5)
+			put_u32(fd, CS_WIRE_FROZEN, 0);
 		assert_int_equal(send(fd, message, sizeof(message), 0), sizeof(message));
 		settle(w->loop);
 		assert_int_equal(w->lost, lost + 1);

@@ -139,12 +139,23 @@ static void on_stop(struct cs_agent *a, struct cs_reader *r)
 	cs_stop_begin(a, kind, cs_reader_u32(r));
 }
 
+static void on_freeze(struct cs_agent *a, struct cs_reader *r)
+{
+	cs_control_u32(a, CS_WIRE_FROZEN, EOPNOTSUPP);
+}
+
+static void on_thaw(struct cs_agent *a, struct cs_reader *r)
+{
+}
+
 /* What the monitor may send while we serve. */
 static const struct {
 	uint32_t type, bytes;
 	void (*handle)(struct cs_agent *a, struct cs_reader *r);
 } messages[] = {
 	{ CS_WIRE_STOP, 8, on_stop },
+	{ CS_WIRE_FREEZE, 4, on_freeze },
+	{ CS_WIRE_THAW, 0, on_thaw },
 };
 
 static bool dispatch(struct cs_agent *a, struct cs_wire_head head, const uint8_t *payload)

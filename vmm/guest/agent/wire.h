@@ -2,13 +2,20 @@
 /* What the monitor and commands on the host speak with the agent in the guest, over vsock. The one
  * header that both sides share; it includes nothing of the project.
  *
- * Two kinds of stream connection:
- *   control   the agent connects to CID 2, port CS_WIRE_CONTROL_PORT, once, at start; the monitor
- * answers itself. guest: HELLO            host: CONFIG guest: READY            (serving; COMMAND,
- * if any, has been started) guest: EXITED           (COMMAND ended) host:  STOP             guest:
- * BYE, after which the monitor ends the machine service   the host connects to the guest's port
- * CS_WIRE_AGENT_PORT, as often as it likes: PING -> PONG; or EXEC, then STDIN SIGNAL RESIZE against
- * STARTED STDOUT STDERR CREDIT, closed by EXIT or FAIL.
+ * Two kinds of stream connection.
+ *
+ * control: the agent connects to CID 2, port CS_WIRE_CONTROL_PORT, at the start and again whenever
+ * that connection is reset (the guest has been restored: it wakes up as a clone). The monitor
+ * answers itself.
+ *   guest HELLO, host CONFIG, guest READY (serving; COMMAND, if any, has been started)
+ *   guest EXITED (COMMAND has ended)
+ *   host STOP, guest BYE, after which the monitor ends the machine
+ *   host FREEZE, guest FROZEN, host THAW; each FREEZE gets one FROZEN, also one that a THAW
+ * overtook
+ *
+ * service: the host connects to the guest's port CS_WIRE_AGENT_PORT, as often as it likes.
+ *   PING -> PONG; or EXEC, then STDIN SIGNAL RESIZE against STARTED STDOUT STDERR CREDIT, closed by
+ *   EXIT or FAIL.
  *
  * Every message is a head and (bytes) of payload; all integers little endian. A peer that sends an
  * unknown type, a payload over CS_WIRE_MAX or of the wrong size is cut off: the host never trusts
@@ -19,7 +26,8 @@
 
 #include <stdint.h>
 
-#define CS_WIRE_VERSION      1u
+#define CS_WIRE_VERSION      2u
+#define CS_WIRE_OLDEST       1u /* what the host still serves: without FREEZE */
 #define CS_WIRE_CONTROL_PORT 1u
 #define CS_WIRE_AGENT_PORT   1u
 #define CS_WIRE_HOST_CID     2u
@@ -42,6 +50,11 @@ enum cs_wire_type {
 	CS_WIRE_BYE = 6, /* guest: u32 enum cs_wire_stop; everything is synced and unmounted */
 	CS_WIRE_TROUBLE =
 		7, /* guest: string; something the user should read ("disk: cannot mount ...") */
+
+	CS_WIRE_FREEZE = 8, /* host: u32 enum cs_wire_freeze_flag; after READY. Since version 2 */
+	CS_WIRE_FROZEN =
+		9, /* guest: u32 errno; 0: no process runs but the agent; else all run again */
+	CS_WIRE_THAW = 10, /* host: nothing. Harmless when nothing is frozen */
 
 	/* service */
 	CS_WIRE_PING = 16, /* host: any payload up to 64 bytes */
@@ -69,6 +82,11 @@ enum cs_wire_type {
 enum cs_wire_stop {
 	CS_WIRE_POWEROFF = 0,
 	CS_WIRE_REBOOT = 1,
+};
+
+enum cs_wire_freeze_flag {
+	CS_WIRE_FREEZE_SYNC = 1, /* write everything to the disk, once nothing runs */
+	CS_WIRE_FREEZE_DROP = 2, /* then let go of clean page cache, dentries and inodes */
 };
 
 enum cs_wire_config_flag {
