@@ -12,6 +12,7 @@
 #define CMDLINE_MAX 2048 /* what a kernel takes (COMMAND_LINE_SIZE) */
 #define BYTES_MAX   (UINT64_C(1) << 44)
 #define TIME_MAX    (INT64_C(1) << 40)
+#define VCPUS_MAX   1024
 
 static const char *const part_names[CS_PART_MAX] = {
 	[CS_PART_KERNEL] = "kernel", [CS_PART_INITRD] = "initrd", [CS_PART_ROOT] = "root",
@@ -44,17 +45,23 @@ const char *cs_media_name(enum cs_media medium)
 	return media[medium];
 }
 
-/* The disk is 8 GiB of holes: its digest is of another kind (digest.h), under another key. */
+/* A disk is 8 GiB of holes, a memory half of it: their digest is of another kind (digest.h), under
+ * another key. */
+static bool is_sparse(enum cs_part part)
+{
+	return part == CS_PART_DISK || part == CS_PART_MEMORY;
+}
+
 static const char *digest_key(enum cs_part part)
 {
-	return part == CS_PART_DISK ? "sha256_of_data" : "sha256";
+	return is_sparse(part) ? "sha256_of_data" : "sha256";
 }
 
 int cs_manifest_digest(enum cs_part part, const struct cs_view *view,
 		       const struct cs_digest_progress *progress, char ret[CS_DIGEST_TEXT],
 		       struct cs_err *err)
 {
-	if (part == CS_PART_DISK)
+	if (is_sparse(part))
 		return cs_digest_sparse(view->fd, view->bytes, ret, err);
 	return cs_digest_file(view->fd, view->bytes, progress, ret, err);
 }
@@ -200,6 +207,34 @@ static int parse_parts(const json_t *json, struct cs_manifest *ret, struct cs_er
 	return 0;
 }
 
+/* A saved machine is memory, state and what it was: all of it, or nothing. */
+static int parse_saved(const json_t *json, struct cs_manifest *ret, struct cs_err *err)
+{
+	const json_t *saved = json_object_get(json, "saved");
+	uint64_t vcpus = 0;
+	int r;
+
+	if (ret->part[CS_PART_MEMORY].present != (saved != NULL) ||
+	    ret->part[CS_PART_STATE].present != (saved != NULL))
+		return fail_key(err, "saved", "needs the parts memory and state, and they need it");
+	if (!saved)
+		return 0;
+	if (!json_is_object(saved))
+		return fail_key(err, "saved", "is no object");
+	r = get_u64(saved, "ram_bytes", BYTES_MAX, &ret->saved.ram_bytes, err);
+	if (r == 0)
+		r = get_u64(saved, "vcpus", VCPUS_MAX, &vcpus, err);
+	if (r == 0)
+		r = get_bool(saved, "disk", &ret->saved.disk, err);
+	if (r < 0)
+		return cs_fail_in(err, r, "saved");
+	if (ret->part[CS_PART_MEMORY].bytes != ret->saved.ram_bytes)
+		return fail_key(err, "saved", "has not the size of the part memory");
+	ret->saved.vcpus = (unsigned)vcpus;
+	ret->saved.present = true;
+	return 0;
+}
+
 static int parse_all(const json_t *json, struct cs_manifest *ret, struct cs_err *err)
 {
 	char cmdline[CMDLINE_MAX];
@@ -224,6 +259,8 @@ static int parse_all(const json_t *json, struct cs_manifest *ret, struct cs_err 
 		r = get_text(json, "cmdline", cmdline, sizeof(cmdline), err);
 	if (r == 0)
 		r = parse_parts(json, ret, err);
+	if (r == 0)
+		r = parse_saved(json, ret, err);
 	if (r < 0)
 		return r;
 	ret->created = (time_t)created;
@@ -308,6 +345,13 @@ int cs_manifest_format(const struct cs_manifest *manifest, char **ret, struct cs
 			    (json_int_t)manifest->files, "parts", format_parts(manifest));
 	if (!json)
 		return cs_fail(err, EINVAL, CS_MANIFEST_FILE ": %.100s", why.text);
+	if (manifest->saved.present &&
+	    json_object_set_new(
+		    json, "saved",
+		    json_pack("{s:I, s:i, s:b}", "ram_bytes", (json_int_t)manifest->saved.ram_bytes,
+			      "vcpus", (int)manifest->saved.vcpus, "disk", manifest->saved.disk)) <
+		    0)
+		return cs_fail_errno(err, ENOMEM, CS_MANIFEST_FILE);
 	text = json_dumps(json, JSON_INDENT(2));
 	if (!text)
 		return cs_fail_errno(err, ENOMEM, CS_MANIFEST_FILE);
@@ -324,6 +368,17 @@ int cs_manifest_save(int dirfd, const struct cs_manifest *manifest, struct cs_er
 	if (r < 0)
 		return r;
 	return cs_publish_at(dirfd, CS_MANIFEST_FILE, 0444, text, strlen(text), err);
+}
+
+struct cs_manifest *cs_manifest_copy(const struct cs_manifest *manifest)
+{
+	struct cs_manifest *copy = malloc(sizeof(*copy));
+
+	if (!copy)
+		return NULL;
+	*copy = *manifest;
+	copy->cmdline = strdup(manifest->cmdline);
+	return copy->cmdline ? copy : cs_manifest_free(copy);
 }
 
 struct cs_manifest *cs_manifest_free(struct cs_manifest *manifest)

@@ -20,7 +20,15 @@ struct cs_manifest_part {
 	bool present;
 	enum cs_media media;
 	uint64_t bytes, stored_bytes; /* length; allocated when it was made */
-	char sha256[CS_DIGEST_TEXT];  /* of the disk: cs_digest_sparse() */
+	char sha256[CS_DIGEST_TEXT];  /* of disk and memory: cs_digest_sparse() */
+};
+
+/* What kind of machine was saved in the parts memory and state: only one like it resumes. */
+struct cs_manifest_saved {
+	bool present;
+	uint64_t ram_bytes;
+	unsigned vcpus;
+	bool disk; /* it has the part disk as its own */
 };
 
 struct cs_manifest {
@@ -31,6 +39,7 @@ struct cs_manifest {
 	char agent_sha256[CS_DIGEST_TEXT];
 	char *cmdline; /* never NULL */
 	uint64_t input_bytes, files;
+	struct cs_manifest_saved saved;
 	struct cs_manifest_part part[CS_PART_MAX];
 };
 
@@ -54,5 +63,6 @@ int cs_manifest_format(const struct cs_manifest *manifest, char **ret, struct cs
 
 int cs_manifest_save(int dirfd, const struct cs_manifest *manifest, struct cs_err *err);
 
+struct cs_manifest *cs_manifest_copy(const struct cs_manifest *manifest); /* NULL: out of memory */
 struct cs_manifest *cs_manifest_free(struct cs_manifest *manifest);
 CS_DEFINE_AUTO(cs_manifest);

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "store/base/io.h"
+#include "store/base/name.h"
 #include "store/pool.h"
 #include "store/subvol.h"
 
@@ -136,6 +137,36 @@ static int open_folder(const struct cs_store *store, const char *name, int *ret,
 
 /* (name) is half-made, or half-removed. Its maker holds a flock on the folder itself; when that can
  * be had, the maker is dead, and nobody else can take the name as long as the folder has it. */
+/* A version in the making, or one that was being deleted: hidden in the folder of its template.
+ * False: another process works there, so this is not the time. */
+static bool sweep_versions(int templates_fd, const char *mark)
+{
+	char name[CS_NAME_MAX + 1];
+	const char *at = strchr(mark, '@');
+	cs_auto(cs_dir_closep) DIR *dir = NULL;
+	struct dirent *entry;
+	int fd;
+
+	if (!at || (size_t)(at - mark) > sizeof(name))
+		return true;
+	snprintf(name, sizeof(name), "%.*s", (int)(at - mark) - 1, mark + 1);
+	fd = openat(templates_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return true;
+	dir = fdopendir(fd);
+	if (!dir || flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (!dir)
+			close(fd);
+		return false;
+	}
+	while ((entry = readdir(dir))) {
+		if (entry->d_name[0] == '.' && strcmp(entry->d_name, ".") != 0 &&
+		    strcmp(entry->d_name, "..") != 0)
+			cs_subvol_remove(fd, entry->d_name, NULL);
+	}
+	return true;
+}
+
 static void sweep_one(int templates_fd, const char *name)
 {
 	cs_auto(cs_fd_closep) int fd =
@@ -152,7 +183,8 @@ static void sweep_one(int templates_fd, const char *name)
 	if (fstat(fd, &held) < 0 || fstatat(templates_fd, name, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
 	    held.st_ino != named.st_ino || held.st_dev != named.st_dev)
 		return; /* published or removed meanwhile */
-	cs_subvol_remove(templates_fd, name, NULL);
+	if (sweep_versions(templates_fd, name))
+		cs_subvol_remove(templates_fd, name, NULL);
 }
 
 /* One reading of a short folder when there is nothing. What cannot be swept now is next time. */

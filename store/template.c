@@ -230,32 +230,53 @@ int cs_template_remove(struct cs_store *store, const char *name,
 	return r < 0 ? cs_fail_in(err, r, "template '%s'", name) : 0;
 }
 
+static int verify_part(const struct cs_template *t, enum cs_part part,
+		       const struct cs_digest_progress *progress, struct cs_err *err)
+{
+	const struct cs_manifest_part *promised = &t->manifest->part[part];
+	char found[CS_DIGEST_TEXT];
+	struct cs_view view;
+	int r;
+
+	if (cs_template_view(t, part, &view, NULL) < 0)
+		return 0;
+	r = cs_manifest_digest(part, &view, progress, found, err);
+	if (r < 0)
+		return cs_fail_in(err, r, "template '%s': part '%s'", t->name, cs_part_name(part));
+	if (strcmp(found, promised->sha256) != 0)
+		return cs_fail(err, EBADMSG,
+			       "template '%s': part '%s' is damaged: SHA-256 %.16s..., %.16s"
+			       "... in the manifest (remove it and add it anew)",
+			       t->name, cs_part_name(part), found, promised->sha256);
+	return 0;
+}
+
 int cs_template_verify(const struct cs_template *t, struct cs_progress *progress,
 		       struct cs_err *err)
 {
 	struct cs_digest_progress at = { .progress = progress };
-	char found[CS_DIGEST_TEXT];
 	int r;
 
-	for (int part = 0; part < CS_PART_MAX; part++) {
-		const struct cs_manifest_part *promised = &t->manifest->part[part];
-		struct cs_view view;
-
-		if (cs_template_view(t, (enum cs_part)part, &view, NULL) < 0)
-			continue;
-		r = cs_manifest_digest((enum cs_part)part, &view, &at, found, err);
+	for (enum cs_part part = 0; part < CS_PART_MAX; part++) {
+		r = verify_part(t, part, &at, err);
 		if (r < 0)
-			return cs_fail_in(err, r, "template '%s': part '%s'", t->name,
-					  cs_part_name((enum cs_part)part));
-		if (strcmp(found, promised->sha256))
-			return cs_fail(
-				err, EBADMSG,
-				"template '%s': part '%s' is damaged: SHA-256 %.16s..., %.16s"
-				"... in the manifest (remove it and add it anew)",
-				t->name, cs_part_name((enum cs_part)part), found, promised->sha256);
-		at.done += promised->bytes;
+			return r;
+		at.done += t->manifest->part[part].bytes;
 	}
 	return 0;
+}
+
+bool cs_template_resumes(const struct cs_template *t, uint64_t ram_bytes, unsigned vcpus, bool disk)
+{
+	const struct cs_manifest_saved *saved = &t->manifest->saved;
+
+	return saved->present && saved->ram_bytes == ram_bytes && saved->vcpus == vcpus &&
+	       saved->disk == disk;
+}
+
+int cs_template_check_state(const struct cs_template *t, struct cs_err *err)
+{
+	return verify_part(t, CS_PART_STATE, NULL, err);
 }
 
 const char *cs_template_name(const struct cs_template *t)

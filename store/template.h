@@ -108,6 +108,14 @@ int cs_template_view(const struct cs_template *t, enum cs_part part, struct cs_v
 struct cs_manifest;
 const struct cs_manifest *cs_template_manifest(const struct cs_template *t);
 
+/* The machine saved in it is one of (ram_bytes) and (vcpus), with or without a disk: can such a
+ * guest go on from it? False also when none is saved. */
+bool cs_template_resumes(const struct cs_template *t, uint64_t ram_bytes, unsigned vcpus,
+			 bool disk);
+
+/* Is the state, which a monitor will build a machine from, what was saved? -EBADMSG with words. */
+int cs_template_check_state(const struct cs_template *t, struct cs_err *err);
+
 /* Its SHA-256 as 64 hex digits, NULL if there is no such part. */
 const char *cs_template_digest(const struct cs_template *t, enum cs_part part);
 

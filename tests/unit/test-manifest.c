@@ -52,6 +52,49 @@ static void test_there_and_back(void **state)
 	assert_null(cs_manifest_free(NULL));
 }
 
+/* With a saved machine in it; and none of what that consists of alone. */
+static void test_saved(void **state)
+{
+	static const char *const broken[][2] = {
+		{ "\"saved\": {", "\"safe\": {" },
+		{ "\"memory\": {", "\"initrd\": {" },
+		{ "\"state\": {", "\"initrd\": {" },
+		{ "\"ram_bytes\": 134217728", "\"ram_bytes\": 134217729" },
+		{ "\"vcpus\": 2", "\"vcpus\": 4097" },
+		{ "\"disk\": true", "\"disk\": 1" },
+	};
+	struct cs_manifest with = sample;
+	struct cs_manifest *got = NULL, *copy;
+	char *text = NULL;
+
+	with.saved = (struct cs_manifest_saved){ true, 128 << 20, 2, true };
+	with.part[CS_PART_MEMORY] =
+		(struct cs_manifest_part){ true, CS_MEDIA_FILE, 128 << 20, 0, DIGEST };
+	with.part[CS_PART_STATE] =
+		(struct cs_manifest_part){ true, CS_MEDIA_FILE, 9999, 0, DIGEST };
+	assert_int_equal(cs_manifest_format(&with, &text, NULL), 0);
+	assert_int_equal(cs_manifest_parse(text, strlen(text), &got, NULL), 0);
+	copy = cs_manifest_copy(got);
+	assert_non_null(copy);
+	assert_true(copy->saved.present && copy->saved.disk);
+	assert_int_equal(copy->saved.ram_bytes, 128 << 20);
+	assert_int_equal(copy->saved.vcpus, 2);
+	assert_string_equal(copy->cmdline, sample.cmdline);
+	cs_manifest_free(copy);
+	got = cs_manifest_free(got);
+	for (size_t i = 0; i < sizeof(broken) / sizeof(broken[0]); i++) {
+		char *at = strstr(text, broken[i][0]), *bad;
+
+		assert_non_null(at);
+		assert_true(asprintf(&bad, "%.*s%s%s", (int)(at - text), text, broken[i][1],
+				     at + strlen(broken[i][0])) > 0);
+		assert_int_equal(cs_manifest_parse(bad, strlen(bad), &got, NULL), -EBADMSG);
+		assert_null(got);
+		free(bad);
+	}
+	free(text);
+}
+
 static void test_missing(void **state)
 {
 	struct scratch *scratch = *state;
@@ -118,7 +161,7 @@ static void test_refused(void **state)
 	refuse("\"kernel\": {", "\"/etc/shadow\": {", -EBADMSG, "unknown name");
 	refuse("\"kernel\": {", "\"\": {", -EBADMSG, "unknown name");
 	refuse("\"kernel\": {", "\"manifest.json\": {", -EBADMSG, "unknown name");
-	refuse("\"kernel\": {", "\"memory\": {", -EBADMSG, "neither a kernel nor a state");
+	refuse("\"kernel\": {", "\"initrd\": {", -EBADMSG, "neither a kernel nor a state");
 	refuse("\"parts\": {", "\"parts\": 3, \"was\": {", -EBADMSG, "'parts' is no object");
 	refuse("14125248", "0", -EBADMSG, "'bytes' is 0");
 	refuse("14125248", "-5", -EBADMSG, "out of range");
@@ -176,6 +219,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_there_and_back, scratch_make, scratch_remove),
+		cmocka_unit_test(test_saved),
 		cmocka_unit_test_setup_teardown(test_missing, scratch_make, scratch_remove),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_any_cut),

@@ -1,50 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Templates: added whole or not at all, opened, checked, removed. */
-#include <errno.h>
 #include <sys/file.h>
 
-#include "store/base/io.h"
-#include "store/manifest.h"
 #include "store/subvol.h"
-#include "tests/fake/tar.h"
-#include "tests/unit/store-fixture.h"
-
-static unsigned char vmlinux[CS_FAKE_VMLINUX_BYTES];
-
-static struct cs_template_spec spec_of(struct fixture *f)
-{
-	cs_fake_vmlinux(vmlinux, "6.12.1-clearstore");
-	cs_fake_file(f->scratch->fd, "vmlinux", vmlinux, sizeof(vmlinux));
-	scratch_write(f->scratch->fd, "agent", "the agent");
-	cs_mkdir_path(f->scratch->fd, "root/etc", 0755);
-	scratch_write(f->scratch->fd, "root/etc/hostname", "guest\n");
-	return (struct cs_template_spec){
-		.name = "web",
-		.from = fixture_path(f, "root"),
-		.kernel = fixture_path(f, "vmlinux"),
-		.agent = fixture_path(f, "agent"),
-		.cmdline = "quiet",
-		.disk_bytes = 64 * CS_MIB,
-	};
-}
-
-static void add(struct fixture *f, const char *name)
-{
-	struct cs_template_spec spec = spec_of(f);
-
-	spec.name = name;
-	if (cs_template_add(f->store, &spec, NULL, &f->err) < 0)
-		fail_msg("%s", f->err.text);
-}
-
-static struct cs_template *open_one(struct fixture *f, const char *name)
-{
-	struct cs_template *t = NULL;
-
-	f->err = (struct cs_err){ 0 };
-	assert_true(cs_template_open(f->store, name, &t, &f->err) < 0 ? !t : t != NULL);
-	return t;
-}
+#include "tests/unit/template-fixture.h"
 
 static void check_added(struct fixture *f)
 {
@@ -73,7 +32,7 @@ static void check_added(struct fixture *f)
 	assert_true(cs_template_created(t) > 1600000000);
 
 	assert_int_equal(cs_template_view(t, CS_PART_KERNEL, &view, NULL), 0);
-	assert_int_equal(view.bytes, sizeof(vmlinux));
+	assert_int_equal(view.bytes, CS_FAKE_VMLINUX_BYTES);
 	assert_int_equal(pread(view.fd, got, sizeof(got), 0), sizeof(got));
 	assert_memory_equal(got, vmlinux, sizeof(got));
 	assert_int_equal(strlen(cs_template_digest(t, CS_PART_KERNEL)), 64);
@@ -170,7 +129,7 @@ static void test_refused(void **state)
 	refused(f, &spec, -EINVAL, "manifest.json");
 	/* a distribution's kernel, whose modules are nowhere */
 	cs_fake_vmlinux(vmlinux, "6.12.1-other");
-	cs_fake_file(f->scratch->fd, "vmlinux", vmlinux, sizeof(vmlinux));
+	cs_fake_file(f->scratch->fd, "vmlinux", vmlinux, CS_FAKE_VMLINUX_BYTES);
 	spec = (struct cs_template_spec){
 		.name = "web",
 		.from = fixture_path(f, "root"),

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A version of a template in the making: a subvolume under a dot name, published by one rename, or
+ * gone. All or nothing, also under kill -9: the next cs_store_open() sweeps.
+ *
+ * Of a new template: templates/.NAME.new/1, in a folder that is renamed to NAME. Of one more
+ * version: templates/NAME/.N.new, renamed to N; that one is being made there is told by the empty
+ * folder templates/.NAME@N.new, so that a sweep need not look into every template. The maker holds
+ * a lock on the first of these folders, and of a version on templates/NAME too, so that nobody
+ * removes the template under it. */
+#pragma once
+
+#include <stdint.h>
+
+#include "store/base/err.h"
+#include "store/base/own.h"
+#include "store/store.h"
+#include "store/template.h"
+
+struct cs_draft;
+struct cs_manifest;
+
+/* Version 1 of a new template (name), empty, or with all that (from) holds (NULL: empty). -EEXIST:
+ * there is one; -EBUSY: another process makes it right now. */
+int cs_draft_create(struct cs_store *store, const char *name, const struct cs_template *from,
+		    struct cs_draft **ret, struct cs_err *err);
+
+/* The next version of the template of (from), with all that (from) holds. -EBUSY: another process
+ * works on it. */
+int cs_draft_create_version(struct cs_store *store, const struct cs_template *from,
+			    struct cs_draft **ret, struct cs_err *err);
+
+int cs_draft_dirfd(const struct cs_draft *draft);  /* of the version; lent */
+int cs_draft_folder(const struct cs_draft *draft); /* scratch room beside it, not published; lent;
+						      -1 of one more version */
+const char *cs_draft_version(const struct cs_draft *draft);
+
+/* What will be published; parts are filled in by cs_draft_seal_part(). A copy of (from)'s, or
+ * zeroed. */
+struct cs_manifest *cs_draft_manifest(struct cs_draft *draft);
+
+/* The file of (part), read and write, the caller's. (keep): with what (from) has in it, otherwise
+ * empty. */
+int cs_draft_open_part(struct cs_draft *draft, enum cs_part part, bool keep, int *ret,
+		       struct cs_err *err);
+
+/* Take the finished file of (part) in: hash it, make it read-only. */
+int cs_draft_seal_part(struct cs_draft *draft, enum cs_part part, struct cs_err *err);
+
+/* Leave (part) out. */
+int cs_draft_drop_part(struct cs_draft *draft, enum cs_part part, struct cs_err *err);
+
+/* Write the manifest, seal, publish: a new template is there, or the new version is the active one.
+ * Of the version that was active before nothing is left unless (user) says that it is borrowed.
+ * (user) NULL: it stays. -EEXIST: another was faster. The draft is done with, also on failure. */
+int cs_draft_publish(struct cs_draft *draft, const struct cs_template_user *user,
+		     struct cs_err *err);
+
+/* Takes away what was not published. */
+struct cs_draft *cs_draft_free(struct cs_draft *draft);
+CS_DEFINE_AUTO(cs_draft);
