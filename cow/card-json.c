@@ -68,12 +68,13 @@ static json_t *encode_process(pid_t pid, uint64_t start_ticks)
 static json_t *encode_card(const struct cs_card *card)
 {
 	cs_auto(json_freep) json_t *json = json_pack(
-		"{s:i, s:s, s:s, s:s, s:I, s:I, s:I, s:b, s:b, s:b, s:I, s:I}", "format", FORMAT,
-		"guest", card->guest, "template", card->template, "version", card->version,
+		"{s:i, s:s, s:s, s:s, s:I, s:I, s:I, s:b, s:b, s:b, s:b, s:I, s:I}", "format",
+		FORMAT, "guest", card->guest, "template", card->template, "version", card->version,
 		"ram_bytes", (json_int_t)card->ram_bytes, "disk_bytes",
 		(json_int_t)card->disk_bytes, "vcpus", (json_int_t)card->vcpus, "persist",
-		card->persist, "run_init", card->run_init, "remove_on_exit", card->remove_on_exit,
-		"created", (json_int_t)card->created, "started", (json_int_t)card->started);
+		card->persist, "run_init", card->run_init, "resume", card->resume, "remove_on_exit",
+		card->remove_on_exit, "created", (json_int_t)card->created, "started",
+		(json_int_t)card->started);
 
 	if (json_object_set_new(json, "command", encode_vector(card->command)) < 0 ||
 	    json_object_set_new(json, "env", encode_vector(card->env)) < 0 ||
@@ -293,6 +294,7 @@ static void read_card(struct reader *reader, struct cs_card *card)
 	card->vcpus = (unsigned)read_number(reader, "vcpus", CS_CARD_VCPUS_MAX);
 	card->persist = read_bool(reader, "persist");
 	card->run_init = read_bool(reader, "run_init");
+	card->resume = read_bool(reader, "resume");
 	card->remove_on_exit = read_bool(reader, "remove_on_exit");
 	card->created = (time_t)read_number(reader, "created", INT64_MAX);
 	card->started = (time_t)read_number(reader, "started", INT64_MAX);

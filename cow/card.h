@@ -44,6 +44,7 @@ struct cs_card {
 	unsigned vcpus;
 	bool persist;             /* keeps its disk over stop and start */
 	bool run_init;            /* hand PID 1 to the root's /sbin/init */
+	bool resume;              /* goes on from the machine saved in the template; false: boots */
 	bool remove_on_exit;      /* `run`: swept when its owner (none: when it) is dead */
 	char **command;           /* NULL-ended; NULL: none */
 	char **env;               /* NULL-ended; NULL: none */

@@ -14,7 +14,7 @@
 
 struct cs_overlay {
 	int dirfd;
-	struct cs_view root; /* bytes 0: none */
+	struct cs_view root, memory; /* bytes 0: none */
 	struct cs_ram ram;
 	struct cs_disk disk; /* fd -1: none */
 	struct cs_boot boot; /* its descriptors are the template's */
@@ -31,6 +31,28 @@ static int view_of(const struct cs_template *t, enum cs_part part, struct cs_vie
 	if (r != -ENOENT)
 		return r;
 	*ret = (struct cs_view){ .fd = -1 };
+	return 0;
+}
+
+/* Of a saved machine its state, and its memory in place of empty RAM. */
+static int open_saved(struct cs_overlay *overlay, const struct cs_template *t, struct cs_err *err)
+{
+	struct cs_view state;
+	int r;
+
+	r = cs_template_view(t, CS_PART_STATE, &state, err);
+	if (r == 0)
+		r = cs_template_view(t, CS_PART_MEMORY, &overlay->memory, err);
+	if (r < 0)
+		return r;
+	if (state.offset)
+		return cs_fail(err, EINVAL, "template '%s': its state is no file of its own",
+			       cs_template_name(t));
+	overlay->boot.state_fd = state.fd;
+	for (size_t i = 0; i < overlay->ram.n; i++) {
+		if (overlay->ram.seg[i].backing == CS_BACKING_ANON)
+			overlay->ram.seg[i].backing = CS_BACKING_COW;
+	}
 	return 0;
 }
 
@@ -87,6 +109,8 @@ static int open_parts(struct cs_overlay *overlay, const struct cs_template *t,
 	if (r < 0)
 		return r;
 	r = cs_ram_plan(card->ram_bytes, overlay->root.bytes, &overlay->ram, err);
+	if (r == 0 && card->resume)
+		r = open_saved(overlay, t, err);
 	if (r < 0)
 		return r;
 	return open_disk(overlay, card, err);
@@ -124,7 +148,8 @@ int cs_overlay_map(struct cs_overlay *overlay, struct cs_err *err)
 
 	if (overlay->mapped)
 		return 0;
-	r = cs_ram_map(&overlay->ram, overlay->root.bytes ? &overlay->root : NULL, err);
+	r = cs_ram_map(&overlay->ram, overlay->root.bytes ? &overlay->root : NULL,
+		       overlay->memory.bytes ? &overlay->memory : NULL, err);
 	overlay->mapped = r == 0;
 	return r;
 }

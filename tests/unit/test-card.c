@@ -19,6 +19,7 @@ static void test_round_trip(void **state)
 	cow_create(cow, "web-1");
 	card.vcpus = 4;
 	card.run_init = true;
+	card.resume = true;
 	card.remove_on_exit = true;
 	card.command = command;
 	card.env = env;
@@ -35,7 +36,7 @@ static void test_round_trip(void **state)
 	assert_int_equal(got->ram_bytes, 128 * CS_MIB);
 	assert_int_equal(got->disk_bytes, card.disk_bytes);
 	assert_int_equal(got->vcpus, 4);
-	assert_true(got->run_init && got->remove_on_exit && !got->persist);
+	assert_true(got->run_init && got->resume && got->remove_on_exit && !got->persist);
 	for (int i = 0; i < 4; i++)
 		assert_string_equal(got->command[i], command[i]);
 	assert_null(got->command[4]);

@@ -209,7 +209,7 @@ static void test_short_root(void **state)
 	assert_int_equal(ftruncate(cow->root_fd, CS_MIB), 0);
 	assert_int_equal(cs_overlay_open(cow->store, cow->t, &card, &overlay, NULL), 0);
 	assert_int_equal(cs_overlay_map(overlay, &err), -EINVAL);
-	assert_non_null(strstr(err.text, "not padded"));
+	assert_non_null(strstr(err.text, "too short"));
 	assert_null(cs_overlay_ram(overlay)->seg[0].host);
 	cs_overlay_free(overlay);
 }

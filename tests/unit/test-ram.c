@@ -65,7 +65,7 @@ static void test_ram(void **state)
 	char smaps[8192];
 	char *host;
 
-	assert_int_equal(cs_ram_map(&ram, NULL, NULL), 0);
+	assert_int_equal(cs_ram_map(&ram, NULL, NULL, NULL), 0);
 	host = ram.seg[0].host;
 	assert_non_null(host);
 	assert_int_equal((uintptr_t)host % HUGE, 0);
@@ -100,7 +100,7 @@ static void test_nothing_but_the_segments_is_mapped(void **state)
 	assert_int_equal(fscanf(statm, "%lu", &before), 1);
 	for (int i = 0; i < 20; i++) {
 		ram[i] = plan(32 * CS_MIB + (uint64_t)i * CS_PAGE_BYTES, HUGE);
-		assert_int_equal(cs_ram_map(&ram[i], &root, NULL), 0);
+		assert_int_equal(cs_ram_map(&ram[i], &root, NULL, NULL), 0);
 	}
 	rewind(statm);
 	assert_int_equal(fscanf(statm, "%lu", &after), 1);
@@ -118,7 +118,7 @@ static void test_gap(void **state)
 	struct cs_ram ram = plan(CS_GAP_GPA + 8192, 0);
 
 	/* 3 GiB and a bit: costs addresses only */
-	assert_int_equal(cs_ram_map(&ram, NULL, NULL), 0);
+	assert_int_equal(cs_ram_map(&ram, NULL, NULL, NULL), 0);
 	assert_int_equal(ram.n, 2);
 	assert_int_equal((uintptr_t)ram.seg[0].host % HUGE, 0);
 	assert_int_equal((uintptr_t)ram.seg[1].host % HUGE, 0);
@@ -136,7 +136,7 @@ static void test_root(void **state)
 	char *host;
 	int fd;
 
-	assert_int_equal(cs_ram_map(&ram, &root, NULL), 0);
+	assert_int_equal(cs_ram_map(&ram, &root, NULL, NULL), 0);
 	assert_int_equal(ram.n, 2);
 	host = ram.seg[1].host;
 	assert_int_equal((uintptr_t)host % HUGE, 0);
@@ -154,6 +154,41 @@ static void test_root(void **state)
 	close(root.fd);
 }
 
+/* A saved memory: each segment its own stretch of the one file; what is written stays here. */
+static void test_memory(void **state)
+{
+	struct scratch *scratch = *state;
+	struct cs_view memory = make_root(scratch, 2 * HUGE);
+	struct cs_ram ram = { .n = 2 };
+	struct cs_err err = { 0 };
+	char smaps[8192], byte;
+	char *first, *second;
+
+	ram.seg[0] = (struct cs_seg){ .gpa = 0, .bytes = HUGE, .backing = CS_BACKING_COW };
+	ram.seg[1] = (struct cs_seg){ .gpa = 8 * HUGE, .bytes = HUGE, .backing = CS_BACKING_COW };
+	assert_int_equal(cs_ram_map(&ram, NULL, &memory, NULL), 0);
+	first = ram.seg[0].host;
+	second = ram.seg[1].host;
+	for (uint64_t i = 0; i < HUGE / CS_PAGE_BYTES; i++) {
+		assert_int_equal(first[i * CS_PAGE_BYTES], (char)(i + 1));
+		assert_int_equal(second[i * CS_PAGE_BYTES], (char)(i + HUGE / CS_PAGE_BYTES + 1));
+	}
+	second[3 * CS_PAGE_BYTES] = 'Z';
+	smaps_of(second, smaps, sizeof(smaps));
+	assert_non_null(strstr(smaps, "rw-p"));
+	assert_non_null(strstr(smaps, "Anonymous:             4 kB"));
+	assert_int_equal(pread(memory.fd, &byte, 1, HUGE + 3 * CS_PAGE_BYTES), 1);
+	assert_int_not_equal(byte, 'Z');
+	cs_ram_unmap(&ram);
+
+	ram.seg[1].bytes = HUGE + 2 * CS_PAGE_BYTES;
+	assert_int_equal(cs_ram_map(&ram, NULL, &memory, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "too short"));
+	assert_null(ram.seg[0].host);
+	assert_int_equal(cs_ram_map(&ram, NULL, NULL, &err), -EINVAL);
+	close(memory.fd);
+}
+
 static void test_root_cannot_be_written(void **state)
 {
 	struct scratch *scratch = *state;
@@ -162,7 +197,7 @@ static void test_root_cannot_be_written(void **state)
 	int status;
 	pid_t pid;
 
-	assert_int_equal(cs_ram_map(&ram, &root, NULL), 0);
+	assert_int_equal(cs_ram_map(&ram, &root, NULL, NULL), 0);
 	pid = fork();
 	assert_true(pid >= 0);
 	if (!pid) {
@@ -191,8 +226,8 @@ static void test_short_root(void **state)
 		struct cs_ram ram = plan(32 * CS_MIB, sizes[i]);
 
 		assert_int_equal(ram.seg[1].bytes, HUGE);
-		assert_int_equal(cs_ram_map(&ram, &root, &err), -EINVAL);
-		assert_non_null(strstr(err.text, "not padded"));
+		assert_int_equal(cs_ram_map(&ram, &root, NULL, &err), -EINVAL);
+		assert_non_null(strstr(err.text, "too short"));
 		assert_null(ram.seg[0].host);
 		assert_null(ram.seg[1].host);
 		close(root.fd);
@@ -201,7 +236,7 @@ static void test_short_root(void **state)
 	struct cs_view root = make_root(scratch, HUGE - 100);
 	struct cs_ram ram = plan(32 * CS_MIB, HUGE - 100);
 
-	assert_int_equal(cs_ram_map(&ram, &root, &err), 0);
+	assert_int_equal(cs_ram_map(&ram, &root, NULL, &err), 0);
 	assert_int_equal(((char *)ram.seg[1].host)[HUGE - 1], 0);
 	cs_ram_unmap(&ram);
 	close(root.fd);
@@ -215,25 +250,25 @@ static void test_refused(void **state)
 	struct cs_err err = { .code = 0 };
 	int ends[2];
 
-	assert_int_equal(cs_ram_map(&ram, NULL, &err), -EINVAL);
+	assert_int_equal(cs_ram_map(&ram, NULL, NULL, &err), -EINVAL);
 	odd = root;
 	odd.offset = 512;
-	assert_int_equal(cs_ram_map(&ram, &odd, &err), -EINVAL);
+	assert_int_equal(cs_ram_map(&ram, &odd, NULL, &err), -EINVAL);
 	odd.offset = UINT64_MAX - 4095;
-	assert_int_equal(cs_ram_map(&ram, &odd, &err), -EINVAL);
+	assert_int_equal(cs_ram_map(&ram, &odd, NULL, &err), -EINVAL);
 	odd.offset = CS_PAGE_BYTES;
-	assert_int_equal(cs_ram_map(&ram, &odd, &err), -EINVAL);
+	assert_int_equal(cs_ram_map(&ram, &odd, NULL, &err), -EINVAL);
 	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
 	odd = (struct cs_view){ .fd = ends[0], .bytes = HUGE };
-	assert_int_equal(cs_ram_map(&ram, &odd, &err), -EINVAL);
+	assert_int_equal(cs_ram_map(&ram, &odd, NULL, &err), -EINVAL);
 	odd.fd = -1;
-	assert_int_equal(cs_ram_map(&ram, &odd, &err), -EBADF);
+	assert_int_equal(cs_ram_map(&ram, &odd, NULL, &err), -EBADF);
 	for (size_t i = 0; i < ram.n; i++)
 		assert_null(ram.seg[i].host);
 	/* more addresses than there are */
 	ram = (struct cs_ram){ .n = 2,
 			       .seg = { { .bytes = CS_MIB }, { .bytes = UINT64_C(1) << 60 } } };
-	assert_int_equal(cs_ram_map(&ram, NULL, &err), -ENOMEM);
+	assert_int_equal(cs_ram_map(&ram, NULL, NULL, &err), -ENOMEM);
 	assert_null(ram.seg[0].host);
 	close(ends[0]);
 	close(ends[1]);
@@ -249,6 +284,7 @@ int main(void)
 		SCRATCH_TEST(test_nothing_but_the_segments_is_mapped),
 		cmocka_unit_test(test_gap),
 		SCRATCH_TEST(test_root),
+		SCRATCH_TEST(test_memory),
 		SCRATCH_TEST(test_root_cannot_be_written),
 		SCRATCH_TEST(test_short_root),
 		SCRATCH_TEST(test_refused),
