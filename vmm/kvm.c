@@ -11,7 +11,26 @@
 
 #include "vmm/kvm-private.h"
 
-#define CPUID_ENTRIES_MAX 256
+#define CPUID_ENTRIES_MAX        256
+/* Intel SDM, volume 2A, CPUID, leaf 1, ECX; AMD reserves bit 31 for hypervisors too. */
+#define CPUID_1_ECX_TSC_DEADLINE (UINT32_C(1) << 24)
+#define CPUID_1_ECX_HYPERVISOR   (UINT32_C(1) << 31)
+
+/* What KVM has, but leaves to us to tell (Documentation/virt/kvm/api.rst, KVM_GET_SUPPORTED_CPUID):
+ * that there is a hypervisor, without which a guest looks for no KVM clock and has nothing to
+ * measure its timers by; and the timer that a deadline is written to. */
+static void declare_features(struct cs_host_kvm *kvm)
+{
+	const bool deadline = ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+
+	for (uint32_t i = 0; i < kvm->cpuid->nent; i++) {
+		struct kvm_cpuid_entry2 *entry = &kvm->cpuid->entries[i];
+
+		if (entry->function == 1)
+			entry->ecx |=
+				CPUID_1_ECX_HYPERVISOR | (deadline ? CPUID_1_ECX_TSC_DEADLINE : 0);
+	}
+}
 
 static int read_cpuid(struct cs_host_kvm *kvm, struct cs_err *err)
 {
@@ -24,6 +43,7 @@ static int read_cpuid(struct cs_host_kvm *kvm, struct cs_err *err)
 	cpuid->nent = CPUID_ENTRIES_MAX;
 	if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, cpuid) < 0)
 		return cs_fail_errno(err, errno, "kvm: cannot read the CPU description");
+	declare_features(kvm);
 	return 0;
 }
 
