@@ -226,6 +226,9 @@ int cs_boot_linux_load(const struct cs_mem *mem, const struct cs_boot *boot, con
 				       .rsi = AT_BOOT_PARAMS,
 				       .cr3 = AT_PML4,
 				       .gdt = AT_GDT,
-				       .gdt_limit = 4 * 8 - 1 };
+				       .gdt_limit = 4 * 8 - 1,
+				       .file = { { HIGH_START, end - HIGH_START },
+						 { params.hdr.ramdisk_image,
+						   params.hdr.ramdisk_size } } };
 	return 0;
 }

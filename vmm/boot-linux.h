@@ -10,6 +10,13 @@
 #include "store/base/guest.h"
 #include "vmm/mem.h"
 
+#define CS_BOOT_FILES 2
+
+/* A stretch of guest memory, in bytes. */
+struct cs_boot_span {
+	uint64_t gpa, bytes;
+};
+
 /* Where the first vCPU starts, and what it finds there. */
 struct cs_boot_entry {
 	uint64_t rip; /* ELF entry: startup_64 */
@@ -17,6 +24,9 @@ struct cs_boot_entry {
 	uint64_t cr3; /* gpa of an identity map of the first 4 GiB in 2 MiB pages */
 	uint64_t gdt; /* gpa; CS 0x10, data 0x18 */
 	uint16_t gdt_limit;
+	/* What may be mapped from a file, ascending: the kernel, the initrd (0 bytes: none). Pages
+	 * there that nobody has touched are not zeroes. */
+	struct cs_boot_span file[CS_BOOT_FILES];
 };
 
 #define CS_CMDLINE_MAX 2048u /* COMMAND_LINE_SIZE of x86, its NUL included */

@@ -164,22 +164,62 @@ static int talk_failed(int r, struct cs_err *err)
 	}
 }
 
-/* Ask (line); the answer in (reply) of CS_CONTROL_LINE, *ret_text what stands behind its "ok". The
- * connection in *ret_fd. */
-static int ask(int dirfd, const char *line, const struct cs_patience *patience, char *reply,
-	       int *ret_fd, struct cs_err *err)
+/* What goes out: a line, and descriptors with its first byte. */
+struct request {
+	const char *line;
+	const int *fds;
+	size_t n;
+};
+
+static int send_request(int fd, const struct request *request, const struct cs_patience *patience)
 {
-	cs_auto(cs_fd_closep) int fd = -1;
-	char request[CS_CONTROL_LINE];
-	int n = snprintf(request, sizeof(request), "%s\n", line);
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(CS_CONTROL_FDS * sizeof(int))];
+	} control = { 0 };
+	char text[CS_CONTROL_LINE];
+	struct iovec iov = { .iov_base = text, .iov_len = 1 };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	const int n = snprintf(text, sizeof(text), "%s\n", request->line);
 	int r;
 
-	if (n < 0 || (size_t)n >= sizeof(request) || strchr(line, '\n'))
-		return cs_fail(err, EINVAL, "not a request of one line");
+	if (n < 0 || (size_t)n >= sizeof(text) || strchr(request->line, '\n') ||
+	    request->n > CS_CONTROL_FDS)
+		return -EINVAL;
+	if (request->n) {
+		msg.msg_control = &control;
+		msg.msg_controllen = CMSG_SPACE(request->n * sizeof(int));
+		control.head.cmsg_level = SOL_SOCKET;
+		control.head.cmsg_type = SCM_RIGHTS;
+		control.head.cmsg_len = CMSG_LEN(request->n * sizeof(int));
+		memcpy(CMSG_DATA(&control.head), request->fds, request->n * sizeof(int));
+	}
+	while (sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+		if (errno == EINTR)
+			continue;
+		if (errno != EAGAIN)
+			return -errno;
+		r = cs_client_wait(fd, POLLOUT, patience);
+		if (r < 0)
+			return r;
+	}
+	return cs_client_send(fd, text + 1, (size_t)n - 1, patience);
+}
+
+/* Ask; the answer in (reply) of CS_CONTROL_LINE, what stands behind its "ok" from its fourth byte
+ * on. The connection in *ret_fd. */
+static int ask(int dirfd, const struct request *request, const struct cs_patience *patience,
+	       char *reply, int *ret_fd, struct cs_err *err)
+{
+	cs_auto(cs_fd_closep) int fd = -1;
+	int r;
+
 	r = cs_client_dial(dirfd, "control.sock", patience, &fd, err);
 	if (r < 0)
 		return r;
-	r = cs_client_send(fd, request, (size_t)n, patience);
+	r = send_request(fd, request, patience);
+	if (r == -EINVAL)
+		return cs_fail(err, EINVAL, "not a request of one line");
 	if (r == 0)
 		r = cs_client_read_line(fd, reply, CS_CONTROL_LINE, patience);
 	if (r < 0)
@@ -194,8 +234,8 @@ static int ask(int dirfd, const char *line, const struct cs_patience *patience, 
 	return 0;
 }
 
-int cs_control_call(int dirfd, const char *line, unsigned timeout_ms, char **ret,
-		    struct cs_err *err)
+static int call(int dirfd, const struct request *request, unsigned timeout_ms, char **ret,
+		struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int fd = -1;
 	const struct cs_patience patience = { cs_client_now_ms() + timeout_ms, -1 };
@@ -203,7 +243,7 @@ int cs_control_call(int dirfd, const char *line, unsigned timeout_ms, char **ret
 	char *text;
 	int r;
 
-	r = ask(dirfd, line, &patience, reply, &fd, err);
+	r = ask(dirfd, request, &patience, reply, &fd, err);
 	if (r < 0 || !ret)
 		return r;
 	text = strdup(reply[2] ? reply + 3 : "");
@@ -213,10 +253,29 @@ int cs_control_call(int dirfd, const char *line, unsigned timeout_ms, char **ret
 	return 0;
 }
 
+int cs_control_call(int dirfd, const char *line, unsigned timeout_ms, char **ret,
+		    struct cs_err *err)
+{
+	const struct request request = { .line = line };
+
+	return call(dirfd, &request, timeout_ms, ret, err);
+}
+
+int cs_control_save(int dirfd, const int fds[], size_t n, const char *words, unsigned timeout_ms,
+		    char **ret, struct cs_err *err)
+{
+	char line[CS_CONTROL_LINE];
+	const struct request request = { .line = line, .fds = fds, .n = n };
+
+	snprintf(line, sizeof(line), "save%s%s", words && *words ? " " : "", words ? words : "");
+	return call(dirfd, &request, timeout_ms, ret, err);
+}
+
 int cs_control_console(int dirfd, int *ret_fd, struct cs_err *err)
 {
 	const struct cs_patience patience = { cs_client_now_ms() + CONSOLE_MS, -1 };
+	const struct request request = { .line = "console" };
 	char reply[CS_CONTROL_LINE];
 
-	return ask(dirfd, "console", &patience, reply, ret_fd, err);
+	return ask(dirfd, &request, &patience, reply, ret_fd, err);
 }

@@ -16,16 +16,19 @@
 #define ACCEPT_BATCH 8
 #define NAP_MS       1000u /* before accept() is tried again when descriptors ran out */
 
-struct client {
-	TAILQ_ENTRY(client) link; /* the one that was silent for longest is first */
+struct cs_control_client {
+	TAILQ_ENTRY(cs_control_client) link; /* the one that was silent for longest is first */
 	struct cs_control *control;
 	int fd;
 	struct cs_watch *watch;
 	char line[CS_CONTROL_LINE];
 	size_t used;
+	int fd_sent[CS_CONTROL_FDS]; /* came with the line that is being read */
+	unsigned fds;
+	bool waits; /* for a late answer: nothing is read from it until then */
 };
 
-TAILQ_HEAD(clients, client);
+TAILQ_HEAD(clients, cs_control_client);
 
 struct cs_control {
 	struct cs_control_spec spec;
@@ -37,8 +40,19 @@ struct cs_control {
 	unsigned count;
 };
 
-static void drop(struct client *client)
+static void close_sent(struct cs_control_client *client)
 {
+	while (client->fds)
+		cs_fd_closep(&client->fd_sent[--client->fds]);
+}
+
+static void drop(struct cs_control_client *client)
+{
+	const struct cs_control_spec *spec = &client->control->spec;
+
+	if (client->waits && spec->ops->save_gone)
+		spec->ops->save_gone(spec->arg, client);
+	close_sent(client);
 	TAILQ_REMOVE(&client->control->clients, client, link);
 	client->control->count--;
 	cs_watch_free(client->watch);
@@ -48,7 +62,7 @@ static void drop(struct client *client)
 
 /* One line to the client. It asked, so it reads: an answer that does not fit its socket is its own
  * fault. False: it did not go out. */
-static bool answer(struct client *client, const char *word, const char *text)
+static bool answer(struct cs_control_client *client, const char *word, const char *text)
 {
 	char line[CS_CONTROL_LINE];
 	int n = snprintf(line, sizeof(line), "%s%s%s", word, *text ? " " : "", text);
@@ -66,12 +80,12 @@ static bool answer(struct client *client, const char *word, const char *text)
 
 /* ---- requests. Each returns false when the client is gone or has to go. */
 
-static bool finish(struct client *client, int r, const struct cs_err *err)
+static bool finish(struct cs_control_client *client, int r, const struct cs_err *err)
 {
 	return r < 0 ? answer(client, "error", err->text) : answer(client, "ok", "");
 }
 
-static bool on_status(struct client *client, const char *rest)
+static bool on_status(struct cs_control_client *client, const char *rest)
 {
 	const struct cs_control_spec *spec = &client->control->spec;
 	char text[CS_CONTROL_LINE - sizeof("ok \n")] = "";
@@ -81,7 +95,7 @@ static bool on_status(struct client *client, const char *rest)
 	return r < 0 ? finish(client, r, &err) : answer(client, "ok", text);
 }
 
-static bool on_stop(struct client *client, const char *rest)
+static bool on_stop(struct cs_control_client *client, const char *rest)
 {
 	const struct cs_control_spec *spec = &client->control->spec;
 	uint64_t grace_ms = CS_CONTROL_GRACE_MS;
@@ -94,7 +108,7 @@ static bool on_stop(struct client *client, const char *rest)
 	return finish(client, spec->ops->stop(spec->arg, (uint32_t)grace_ms, &err), &err);
 }
 
-static bool on_reboot(struct client *client, const char *rest)
+static bool on_reboot(struct cs_control_client *client, const char *rest)
 {
 	const struct cs_control_spec *spec = &client->control->spec;
 	struct cs_err err = { 0 };
@@ -102,7 +116,7 @@ static bool on_reboot(struct client *client, const char *rest)
 	return finish(client, spec->ops->reboot(spec->arg, &err), &err);
 }
 
-static bool on_pause(struct client *client, const char *rest)
+static bool on_pause(struct cs_control_client *client, const char *rest)
 {
 	const struct cs_control_spec *spec = &client->control->spec;
 	struct cs_err err = { 0 };
@@ -110,7 +124,7 @@ static bool on_pause(struct client *client, const char *rest)
 	return finish(client, spec->ops->pause(spec->arg, &err), &err);
 }
 
-static bool on_resume(struct client *client, const char *rest)
+static bool on_resume(struct cs_control_client *client, const char *rest)
 {
 	const struct cs_control_spec *spec = &client->control->spec;
 	struct cs_err err = { 0 };
@@ -118,7 +132,7 @@ static bool on_resume(struct client *client, const char *rest)
 	return finish(client, spec->ops->resume(spec->arg, &err), &err);
 }
 
-static bool on_quit(struct client *client, const char *rest)
+static bool on_quit(struct cs_control_client *client, const char *rest)
 {
 	const struct cs_control_spec *spec = &client->control->spec;
 	struct cs_err err = { 0 };
@@ -130,7 +144,7 @@ static bool on_quit(struct client *client, const char *rest)
 
 /* The socket changes hands, and nothing of the client is left here. What it has sent behind the
  * line is input for the console, so no byte of that may have been read (see read_line()). */
-static bool on_console(struct client *client, const char *rest)
+static bool on_console(struct cs_control_client *client, const char *rest)
 {
 	const struct cs_control_spec *spec = &client->control->spec;
 	cs_auto(cs_fd_closep) int fd = -1;
@@ -147,13 +161,39 @@ static bool on_console(struct client *client, const char *rest)
 	return false;
 }
 
-static bool handle(struct client *client)
+static bool on_save(struct cs_control_client *client, const char *rest)
+{
+	const struct cs_control_spec *spec = &client->control->spec;
+	struct cs_err err = { 0 };
+	int r;
+
+	if (cs_watch_set(client->watch, 0) < 0)
+		return false;
+	client->waits = true;
+	r = spec->ops->save(spec->arg, client, client->fd_sent, client->fds, rest, &err);
+	if (r == 0) {
+		client->fds = 0;
+		return true;
+	}
+	client->waits = false;
+	return cs_watch_set(client->watch, EPOLLIN) == 0 && finish(client, r, &err);
+}
+
+void cs_control_answer(struct cs_control_client *client, const char *text, const struct cs_err *why)
+{
+	client->waits = false;
+	if (!answer(client, why ? "error" : "ok", why ? why->text : text) ||
+	    cs_watch_set(client->watch, EPOLLIN) < 0)
+		drop(client);
+}
+
+static bool handle(struct cs_control_client *client)
 {
 	const struct cs_control_ops *ops = client->control->spec.ops;
 	const struct {
 		const char *word;
 		bool served, takes_more;
-		bool (*fn)(struct client *client, const char *rest);
+		bool (*fn)(struct cs_control_client *client, const char *rest);
 	} requests[] = {
 		{ "status", ops->status != NULL, false, on_status },
 		{ "stop", ops->stop != NULL, true, on_stop },
@@ -162,6 +202,7 @@ static bool handle(struct client *client)
 		{ "resume", ops->resume != NULL, false, on_resume },
 		{ "quit", ops->quit != NULL, false, on_quit },
 		{ "console", ops->console != NULL, false, on_console },
+		{ "save", ops->save != NULL, true, on_save },
 	};
 	char *rest = strchr(client->line, ' ');
 
@@ -177,14 +218,49 @@ static bool handle(struct client *client)
 		return requests[i].fn(client, rest ? rest : "");
 	}
 	return answer(client, "error",
-		      "not a request (status, stop [MS], reboot, pause, resume, quit, console)");
+		      "not a request (status, stop [MS], reboot, pause, resume, quit, console, "
+		      "save)");
 }
 
 /* ---- clients */
 
+/* Receive (bytes), and the descriptors that come with them. */
+static ssize_t take(struct cs_control_client *client, char *to, size_t bytes)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(CS_CONTROL_FDS * sizeof(int))];
+	} control;
+	struct iovec iov = { .iov_base = to, .iov_len = bytes };
+	struct msghdr msg = { .msg_iov = &iov,
+			      .msg_iovlen = 1,
+			      .msg_control = &control,
+			      .msg_controllen = sizeof(control) };
+	const ssize_t n = recvmsg(client->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	if (n < 0)
+		return n;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
+		const size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < count; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(fd), sizeof(fd));
+			if (client->fds < CS_CONTROL_FDS)
+				client->fd_sent[client->fds++] = fd;
+			else
+				close(fd);
+		}
+	}
+	return n;
+}
+
 /* What the socket has up to the end of a line, and no byte further. 1: the line is complete and
  * without its newline; 0: not yet; -1: the client has to go. */
-static int read_line(struct client *client)
+static int read_line(struct cs_control_client *client)
 {
 	char *to = client->line + client->used;
 	size_t room = sizeof(client->line) - 1 - client->used;
@@ -198,7 +274,7 @@ static int read_line(struct client *client)
 	end = memchr(to, '\n', (size_t)n);
 	if (end)
 		n = end - to + 1;
-	if (recv(client->fd, to, (size_t)n, MSG_DONTWAIT) != n)
+	if (take(client, to, (size_t)n) != n)
 		return -1;
 	client->used += (size_t)n;
 	if (!end && client->used == sizeof(client->line) - 1) {
@@ -214,15 +290,19 @@ static int read_line(struct client *client)
 
 static void on_client(void *arg, uint32_t events)
 {
-	struct client *client = arg;
+	struct cs_control_client *client = arg;
 	struct cs_control *control = client->control;
-	int r = read_line(client);
+	int r;
 
-	/* A line a turn: a client that sends thousands waits behind the others. */
+	/* A line a turn: a client that sends thousands waits behind the others. One that waits and
+	 * is woken all the same has hung up. */
+	r = client->waits ? -1 : read_line(client);
 	if (r < 0 || (r > 0 && !handle(client))) {
 		drop(client);
 		return;
 	}
+	if (r > 0)
+		close_sent(client);
 	TAILQ_REMOVE(&control->clients, client, link);
 	TAILQ_INSERT_TAIL(&control->clients, client, link);
 }
@@ -236,11 +316,22 @@ static bool is_allowed(const struct cs_control *control, int fd)
 	       (peer.uid == 0 || peer.uid == control->uid);
 }
 
+/* One that waits for its answer has a right to be silent. */
+static struct cs_control_client *longest_silent(struct cs_control *control)
+{
+	struct cs_control_client *client;
+
+	TAILQ_FOREACH(client, &control->clients, link)
+	if (!client->waits)
+		return client;
+	return TAILQ_FIRST(&control->clients);
+}
+
 /* (fd) becomes the client's, or is closed. */
 static void add_client(struct cs_control *control, int fd)
 {
 	cs_auto(cs_fd_closep) int owned = fd;
-	cs_auto(cs_mem_freep) struct client *client = NULL;
+	cs_auto(cs_mem_freep) struct cs_control_client *client = NULL;
 
 	if (!is_allowed(control, fd))
 		return;
@@ -252,7 +343,7 @@ static void add_client(struct cs_control *control, int fd)
 		return;
 	client->fd = cs_steal_fd(&owned);
 	if (control->count == CLIENTS)
-		drop(TAILQ_FIRST(&control->clients));
+		drop(longest_silent(control));
 	TAILQ_INSERT_TAIL(&control->clients, client, link);
 	control->count++;
 	client = NULL;

@@ -8,7 +8,12 @@
  *   quit              ok            end at once
  *   console           ok            from then on the connection is the guest's console, raw, both
  *                                   ways
- *   anything else     error WORDS
+ *   save [drop] [sync]  ok pause_us=N pages=N bytes=N
+ *                                   with the first byte come descriptors (SCM_RIGHTS), opened for
+ *                                   reading and writing: of the memory, of the state, and of the
+ *                                   disk when the guest has one. The answer comes when everything
+ * is written and synced. drop: the guest drops its caches before; sync: it writes out its file
+ * systems anything else     error WORDS
  */
 #pragma once
 
@@ -25,6 +30,10 @@
 #define CS_CONTROL_GRACE_MS     10000 /* of "stop" without one */
 #define CS_CONTROL_GRACE_MAX_MS 3600000
 
+#define CS_CONTROL_FDS 3 /* most that come with a line */
+
+struct cs_control_client; /* who waits for a late answer */
+
 /* What a machine does for it; loop thread, lock held. 0, or -errno with words in (err), which the
  * client gets. None may free the control; those left NULL are answered with an error. */
 struct cs_control_ops {
@@ -37,6 +46,12 @@ struct cs_control_ops {
 	int (*quit)(void *arg, struct cs_err *err); /* the client has its "ok" already */
 	/* (fd), a non-blocking stream socket with "ok" written to it, is the console's on 0. */
 	int (*console)(void *arg, int fd, struct cs_err *err);
+	/* Save into (n) descriptors, which become the machine's on 0, when it also owes the client
+	 * a cs_control_answer(). (words): what stands behind "save", may be empty. */
+	int (*save)(void *arg, struct cs_control_client *client, const int fds[], size_t n,
+		    const char *words, struct cs_err *err);
+	/* The client of a save is gone before its answer: none is owed any more. */
+	void (*save_gone)(void *arg, struct cs_control_client *client);
 };
 
 struct cs_control_spec {
@@ -52,6 +67,12 @@ struct cs_control;
  * then the one that was silent for longest goes. */
 int cs_control_create(const struct cs_control_spec *spec, struct cs_loop *loop,
 		      struct cs_control **ret, struct cs_err *err);
+
+/* The late answer: "ok" and (text), or with (why) an error and its words. */
+void cs_control_answer(struct cs_control_client *client, const char *text,
+		       const struct cs_err *why);
+
+/* Clients that wait are dropped, and save_gone() called for them. */
 struct cs_control *cs_control_free(struct cs_control *control);
 CS_DEFINE_AUTO(cs_control);
 
@@ -65,3 +86,9 @@ int cs_control_call(int dirfd, const char *line, unsigned timeout_ms, char **ret
 
 /* As cs_control_call("console"), and the connection stays open: *ret_fd is the caller's. */
 int cs_control_console(int dirfd, int *ret_fd, struct cs_err *err);
+
+/* As cs_control_call() with "save" and (words) (NULL or "": none), and the (n) descriptors go
+ * along, at most CS_CONTROL_FDS. When it fails, also with -ETIMEDOUT, the monitor gives the save
+ * up: what the files hold then is half a save at best. */
+int cs_control_save(int dirfd, const int fds[], size_t n, const char *words, unsigned timeout_ms,
+		    char **ret, struct cs_err *err);

@@ -195,14 +195,11 @@ static void enqueue(struct cs_disk_io *io, struct request *req)
 	io_uring_sqe_set_data(sqe, req);
 }
 
-static void on_completions(void *arg, uint32_t events)
+/* What the kernel has finished. */
+static void reap(struct cs_disk_io *io)
 {
-	struct cs_disk_io *io = arg;
 	struct io_uring_cqe *cqe;
-	uint64_t count;
 
-	if (read(io->event_fd, &count, sizeof(count)) < 0)
-		return;
 	while (io_uring_peek_cqe(&io->ring, &cqe) == 0) {
 		struct request *req = io_uring_cqe_get_data(cqe);
 		int res = cqe->res;
@@ -217,6 +214,34 @@ static void on_completions(void *arg, uint32_t events)
 		io->in_flight--;
 		io->spec.done(io->spec.arg, &req->job, res);
 		forget(req);
+	}
+}
+
+static void on_completions(void *arg, uint32_t events)
+{
+	struct cs_disk_io *io = arg;
+	uint64_t count;
+
+	if (read(io->event_fd, &count, sizeof(count)) < 0)
+		return;
+	reap(io);
+	io->spec.turn(io->spec.arg);
+}
+
+void cs_disk_io_settle(struct cs_disk_io *io)
+{
+	struct io_uring_cqe *cqe;
+
+	if (!io->async || io->in_flight == 0)
+		return;
+	while (io->in_flight) {
+		int r;
+
+		io_uring_submit(&io->ring);
+		r = io_uring_wait_cqe(&io->ring, &cqe);
+		if (r < 0 && r != -EINTR && r != -EAGAIN)
+			break; /* no ring any more: nothing will ever come */
+		reap(io);
 	}
 	io->spec.turn(io->spec.arg);
 }

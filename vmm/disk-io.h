@@ -60,6 +60,10 @@ bool cs_disk_io_full(const struct cs_disk_io *io);
 /* Hand over what was begun. -EAGAIN: the kernel did not take all of it; call again soon. */
 int cs_disk_io_submit(struct cs_disk_io *io);
 
+/* Wait until nothing is under way, as long as the disk takes: done() comes for each job as ever,
+ * then turn(). */
+void cs_disk_io_settle(struct cs_disk_io *io);
+
 /* Forget all jobs: those not begun are cancelled, the others waited for (as long as the disk
  * takes), and done() comes for none. After it the kernel touches none of their memory. */
 void cs_disk_io_drain(struct cs_disk_io *io);

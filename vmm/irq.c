@@ -2,6 +2,7 @@
 #include "vmm/irq.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 #include "store/base/own.h"
@@ -74,6 +75,51 @@ int cs_vm_bind_write(int vm_fd, uint64_t gpa, uint32_t value, int fd)
 	return ioctl(vm_fd, KVM_IOEVENTFD, &event) < 0 ? -errno : 0;
 }
 
+/* ---- state */
+
+#define STATE_VERSION 1u
+
+static void call(int vm_fd, struct cs_stream *stream, unsigned long request, void *arg,
+		 const char *what)
+{
+	if (cs_stream_good(stream) && ioctl(vm_fd, request, arg) < 0)
+		cs_stream_refuse(stream, cs_stream_saves(stream) ? errno : EBADMSG, "KVM %s %s: %s",
+				 cs_stream_saves(stream) ? "does not tell" : "refuses", what,
+				 strerror(errno));
+}
+
+void cs_vm_state(int vm_fd, struct cs_stream *stream)
+{
+	static const uint32_t chips[] = { KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
+					  KVM_IRQCHIP_IOAPIC };
+	const bool saves = cs_stream_saves(stream);
+	struct kvm_pit_state2 pit = { 0 };
+	struct kvm_clock_data clock = { 0 };
+
+	cs_stream_section(stream, "irqchip", STATE_VERSION);
+	for (size_t i = 0; i < sizeof(chips) / sizeof(chips[0]); i++) {
+		struct kvm_irqchip chip = { .chip_id = chips[i] };
+
+		if (saves)
+			call(vm_fd, stream, KVM_GET_IRQCHIP, &chip, "an interrupt controller");
+		cs_stream_field(stream, chip.chip);
+		if (!saves)
+			call(vm_fd, stream, KVM_SET_IRQCHIP, &chip, "an interrupt controller");
+	}
+	if (saves) {
+		call(vm_fd, stream, KVM_GET_PIT2, &pit, "the timer");
+		call(vm_fd, stream, KVM_GET_CLOCK, &clock, "the clock");
+	}
+	cs_stream_field(stream, pit);
+	cs_stream_field(stream, clock.clock);
+	if (!saves) {
+		/* Without flags the clock goes on from what it showed, as the TSC does. */
+		clock.flags = 0;
+		call(vm_fd, stream, KVM_SET_PIT2, &pit, "the timer");
+		call(vm_fd, stream, KVM_SET_CLOCK, &clock, "the clock");
+	}
+}
+
 const unsigned long *cs_vm_run_ioctls(size_t *ret_n)
 {
 	static const unsigned long list[] = {
@@ -85,6 +131,20 @@ const unsigned long *cs_vm_run_ioctls(size_t *ret_n)
 		KVM_GET_VCPU_EVENTS,
 		KVM_SET_VCPU_EVENTS,
 		KVM_GET_MP_STATE,
+		/* a save: vcpu-state.c, cs_vm_state() */
+		KVM_GET_SREGS,
+		KVM_GET_XSAVE,
+		KVM_GET_XSAVE2,
+		KVM_GET_FPU,
+		KVM_GET_XCRS,
+		KVM_GET_DEBUGREGS,
+		KVM_GET_MSRS,
+		KVM_GET_LAPIC,
+		KVM_GET_CPUID2,
+		KVM_GET_TSC_KHZ,
+		KVM_GET_IRQCHIP,
+		KVM_GET_PIT2,
+		KVM_GET_CLOCK,
 	};
 
 	*ret_n = sizeof(list) / sizeof(list[0]);

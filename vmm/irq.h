@@ -8,6 +8,7 @@
 #include "store/base/err.h"
 #include "vmm/kvm.h"
 #include "vmm/mem.h"
+#include "vmm/stream.h"
 
 /* Lines 0 to 4 are the timer's, the keyboard's, the cascade's and the serial ports'. */
 #define CS_IRQ_FIRST 5u
@@ -26,5 +27,10 @@ int cs_vm_bind_irq(int vm_fd, unsigned line, int fd);
 /* Bind eventfd (fd) to a 4-byte write of (value) at (gpa): the write costs no exit to us. */
 int cs_vm_bind_write(int vm_fd, uint64_t gpa, uint32_t value, int fd);
 
-/* The ioctls a running machine still needs, for the sandbox. */
+/* Save or load the interrupt controllers, the timer and the guest's clock. Load after the vCPUs,
+ * whose local APICs may be told of what waits, and before any device interrupts. The clock goes on
+ * from where it was saved. */
+void cs_vm_state(int vm_fd, struct cs_stream *stream);
+
+/* The ioctls a running machine still needs, also to be saved; for the sandbox. */
 const unsigned long *cs_vm_run_ioctls(size_t *ret_n);

@@ -12,13 +12,21 @@
 
 struct cs_host_kvm {
 	int fd;
-	size_t run_bytes;         /* of a vCPU's struct kvm_run mapping */
-	struct kvm_cpuid2 *cpuid; /* KVM_GET_SUPPORTED_CPUID, kept for every vCPU */
-	bool tsc_deadline;        /* the local APIC's TSC deadline timer */
+	size_t run_bytes;          /* of a vCPU's struct kvm_run mapping */
+	struct kvm_cpuid2 *cpuid;  /* KVM_GET_SUPPORTED_CPUID, kept for every vCPU */
+	struct kvm_cpuid2 *shown;  /* what a vCPU that was given it shows: some hosts add to it */
+	uint32_t tsc_khz;          /* at which a guest's TSC runs; 0: not known */
+	bool tsc_control;          /* a guest's TSC may run at another rate than the host's */
+	struct kvm_msr_list *msrs; /* KVM_GET_MSR_INDEX_LIST: what a saved vCPU consists of */
+	uint32_t xsave_bytes;      /* of KVM_GET_XSAVE2; 0: no XSAVE, KVM_GET_FPU then */
+	bool xcrs;
 	struct cs_host_kvm_info info;
 };
 
-/* The SYSCALL probe (kvm-probe.c): a raw guest goes to ring 3 with SYSRET and makes a SYSCALL.
- * *ret_standard: the handler ran in ring 0, as on hardware; false: the entry point was fetched as
- * user and faulted. -EPROTO: the guest ended in neither way. */
-int cs_kvm_probe_syscall(const struct cs_host_kvm *kvm, bool *ret_standard);
+#define CS_CPUID_ENTRIES 256u /* room for so many in a table */
+
+/* What only a vCPU tells (kvm-probe.c): kvm->shown and kvm->tsc_khz; and the SYSCALL probe: a raw
+ * guest goes to ring 3 with SYSRET and makes a SYSCALL. kvm->info.standard: the handler ran in ring
+ * 0, as on hardware; false: the entry point was fetched as user and faulted. -EPROTO: the guest
+ * ended in neither way. */
+int cs_kvm_probe(struct cs_host_kvm *kvm);

@@ -142,7 +142,17 @@ static int run_guest(int vcpu, struct kvm_run *run, bool *ret_standard)
 	return -EPROTO;
 }
 
-static int probe_in(const struct cs_host_kvm *kvm, int vm, uint8_t *mem, bool *ret_standard)
+static void ask_vcpu(struct cs_host_kvm *kvm, int vcpu)
+{
+	const int khz = ioctl(vcpu, KVM_GET_TSC_KHZ, 0);
+
+	kvm->tsc_khz = khz > 0 ? (uint32_t)khz : 0;
+	kvm->shown->nent = CS_CPUID_ENTRIES;
+	if (ioctl(vcpu, KVM_GET_CPUID2, kvm->shown) < 0)
+		kvm->shown->nent = 0;
+}
+
+static int probe_in(struct cs_host_kvm *kvm, int vm, uint8_t *mem)
 {
 	const struct kvm_userspace_memory_region slot = { .memory_size = PROBE_BYTES,
 							  .userspace_addr = (uintptr_t)mem };
@@ -159,18 +169,19 @@ static int probe_in(const struct cs_host_kvm *kvm, int vm, uint8_t *mem, bool *r
 		return -errno;
 	if (ioctl(vcpu, KVM_SET_CPUID2, kvm->cpuid) < 0)
 		return -errno;
+	ask_vcpu(kvm, vcpu);
 	r = set_registers(vcpu);
 	if (r < 0)
 		return r;
 	run = mmap(NULL, kvm->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
 	if (run == MAP_FAILED)
 		return -errno;
-	r = run_guest(vcpu, run, ret_standard);
+	r = run_guest(vcpu, run, &kvm->info.standard);
 	munmap(run, kvm->run_bytes);
 	return r;
 }
 
-int cs_kvm_probe_syscall(const struct cs_host_kvm *kvm, bool *ret_standard)
+int cs_kvm_probe(struct cs_host_kvm *kvm)
 {
 	cs_auto(cs_fd_closep) int vm = ioctl(kvm->fd, KVM_CREATE_VM, 0);
 	uint8_t *mem;
@@ -181,7 +192,7 @@ int cs_kvm_probe_syscall(const struct cs_host_kvm *kvm, bool *ret_standard)
 	mem = mmap(NULL, PROBE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (mem == MAP_FAILED)
 		return -errno;
-	r = probe_in(kvm, vm, mem, ret_standard);
+	r = probe_in(kvm, vm, mem);
 	munmap(mem, PROBE_BYTES);
 	return r;
 }

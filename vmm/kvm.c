@@ -11,10 +11,10 @@
 
 #include "vmm/kvm-private.h"
 
-#define CPUID_ENTRIES_MAX        256
 /* Intel SDM, volume 2A, CPUID, leaf 1, ECX; AMD reserves bit 31 for hypervisors too. */
 #define CPUID_1_ECX_TSC_DEADLINE (UINT32_C(1) << 24)
 #define CPUID_1_ECX_HYPERVISOR   (UINT32_C(1) << 31)
+#define MSRS_MAX                 1024
 
 /* What KVM has, but leaves to us to tell (Documentation/virt/kvm/api.rst, KVM_GET_SUPPORTED_CPUID):
  * that there is a hypervisor, without which a guest looks for no KVM clock and has nothing to
@@ -34,16 +34,44 @@ static void declare_features(struct cs_host_kvm *kvm)
 
 static int read_cpuid(struct cs_host_kvm *kvm, struct cs_err *err)
 {
-	struct kvm_cpuid2 *cpuid;
+	const size_t bytes =
+		sizeof(*kvm->cpuid) + CS_CPUID_ENTRIES * sizeof(kvm->cpuid->entries[0]);
 
-	cpuid = calloc(1, sizeof(*cpuid) + CPUID_ENTRIES_MAX * sizeof(cpuid->entries[0]));
-	if (!cpuid)
+	kvm->cpuid = calloc(1, bytes);
+	kvm->shown = calloc(1, bytes);
+	if (!kvm->cpuid || !kvm->shown)
 		return cs_fail_errno(err, ENOMEM, "kvm: cannot read the CPU description");
-	kvm->cpuid = cpuid;
-	cpuid->nent = CPUID_ENTRIES_MAX;
-	if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, cpuid) < 0)
+	kvm->cpuid->nent = CS_CPUID_ENTRIES;
+	if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, kvm->cpuid) < 0)
 		return cs_fail_errno(err, errno, "kvm: cannot read the CPU description");
 	declare_features(kvm);
+	return 0;
+}
+
+/* What a vCPU's saved state is made of on this host. */
+static int read_state_shape(struct cs_host_kvm *kvm, struct cs_err *err)
+{
+	struct kvm_msr_list *msrs;
+	int bytes;
+
+	msrs = calloc(1, sizeof(*msrs) + MSRS_MAX * sizeof(msrs->indices[0]));
+	if (!msrs)
+		return cs_fail_errno(err, ENOMEM, "kvm: cannot read the list of its registers");
+	kvm->msrs = msrs;
+	msrs->nmsrs = MSRS_MAX;
+	if (ioctl(kvm->fd, KVM_GET_MSR_INDEX_LIST, msrs) < 0)
+		return cs_fail_errno(err, errno, "kvm: cannot read the list of its registers");
+
+	/* KVM_GET_XSAVE2 came with Linux 5.17; before it there was one size. */
+	bytes = ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
+	if (ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE) <= 0)
+		kvm->xsave_bytes = 0;
+	else
+		kvm->xsave_bytes = bytes > (int)sizeof(struct kvm_xsave)
+					   ? (uint32_t)bytes
+					   : (uint32_t)sizeof(struct kvm_xsave);
+	kvm->xcrs = ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_XCRS) > 0;
+	kvm->tsc_control = ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) > 0;
 	return 0;
 }
 
@@ -141,17 +169,21 @@ int cs_host_kvm_open(const char *path, struct cs_host_kvm **ret, struct cs_err *
 		return cs_fail(err, EPROTO, "%s: its vCPU structure is too small", path);
 	kvm->run_bytes = (size_t)r;
 	r = read_cpuid(kvm, err);
+	if (r == 0)
+		r = read_state_shape(kvm, err);
 	if (r < 0)
 		return r;
 	r = ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
 	kvm->info.max_vcpus = r > 0 ? (unsigned)r : 1;
-	kvm->tsc_deadline = ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
 	read_module(&kvm->info);
 	/* A host that gives no answer counts as standard: the quirks only help where they are known
 	 * to be needed. */
-	kvm->info.quirks_known = cs_kvm_probe_syscall(kvm, &kvm->info.standard) == 0;
+	kvm->info.quirks_known = cs_kvm_probe(kvm) == 0;
 	if (!kvm->info.quirks_known)
 		kvm->info.standard = true;
+	if (!kvm->shown->nent)
+		memcpy(kvm->shown, kvm->cpuid,
+		       sizeof(*kvm->cpuid) + kvm->cpuid->nent * sizeof(kvm->cpuid->entries[0]));
 	*ret = cs_steal(kvm);
 	return 0;
 }
@@ -167,6 +199,8 @@ struct cs_host_kvm *cs_host_kvm_free(struct cs_host_kvm *kvm)
 		return NULL;
 	cs_fd_closep(&kvm->fd);
 	free(kvm->cpuid);
+	free(kvm->shown);
+	free(kvm->msrs);
 	free(kvm);
 	return NULL;
 }

@@ -61,6 +61,11 @@ static void agent_lost(void *arg)
 	cs_timer_set(machine->halt_timer, HALT_CHECK_FIRST_MS);
 }
 
+static void agent_frozen(void *arg, int error)
+{
+	cs_snapshot_frozen(arg, error);
+}
+
 /* ---- the control socket
  * -------------------------------------------------------------------------- */
 
@@ -141,6 +146,17 @@ static int control_console(void *arg, int fd, struct cs_err *err)
 	return r < 0 ? cs_fail_errno(err, r, "cannot attach to the console") : 0;
 }
 
+static int control_save(void *arg, struct cs_control_client *client, const int fds[], size_t n,
+			const char *words, struct cs_err *err)
+{
+	return cs_snapshot_begin(arg, client, fds, n, words, err);
+}
+
+static void control_save_gone(void *arg, struct cs_control_client *client)
+{
+	cs_snapshot_gone(arg);
+}
+
 int cs_machine_add_services(struct cs_machine *machine, struct cs_err *err)
 {
 	static const struct cs_agent_events events = {
@@ -149,6 +165,7 @@ int cs_machine_add_services(struct cs_machine *machine, struct cs_err *err)
 		.bye = agent_bye,
 		.trouble = agent_trouble,
 		.lost = agent_lost,
+		.frozen = agent_frozen,
 	};
 	static const struct cs_control_ops ops = {
 		.status = control_status,
@@ -158,6 +175,8 @@ int cs_machine_add_services(struct cs_machine *machine, struct cs_err *err)
 		.resume = control_resume,
 		.quit = control_quit,
 		.console = control_console,
+		.save = control_save,
+		.save_gone = control_save_gone,
 	};
 	const struct cs_agent_spec agent = { .config = machine->spec.agent,
 					     .events = &events,

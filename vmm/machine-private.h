@@ -5,11 +5,14 @@
 #include <pthread.h>
 
 #include "vmm/agent.h"
+#include "vmm/boot-linux.h"
 #include "vmm/control.h"
 #include "vmm/loop.h"
 #include "vmm/machine.h"
 #include "vmm/mem.h"
 #include "vmm/serial.h"
+#include "vmm/snapshot.h"
+#include "vmm/stream.h"
 #include "vmm/vcpu.h"
 #include "vmm/virtio-mmio.h"
 
@@ -19,6 +22,7 @@ struct cs_machine_vcpu {
 	struct cs_machine *machine;
 	struct cs_vcpu *vcpu;
 	bool halted; /* as of the last kick */
+	bool parked; /* out of the guest, and its state complete */
 };
 
 struct cs_machine {
@@ -42,8 +46,13 @@ struct cs_machine {
 	struct cs_watch *signal_watch;
 
 	struct cs_machine_vcpu *vcpu; /* spec.vcpus of them */
-	pthread_cond_t unpaused;
+	pthread_cond_t unpaused, one_parked;
 	bool paused, quit;
+	bool parking; /* all stand still for a moment, whether paused or not */
+
+	int pagemap_fd;                          /* -1: this host has none, and nothing is saved */
+	struct cs_boot_span file[CS_BOOT_FILES]; /* where it was booted from; none when restored */
+	struct cs_snapshot *snapshot;            /* the save under way; NULL: none */
 
 	struct cs_timer *halt_timer; /* armed while the agent is gone: did the guest halt? */
 	struct cs_timer *stop_timer; /* the agent was asked to stop and does not answer */
@@ -72,3 +81,23 @@ void cs_machine_end(struct cs_machine *machine, enum cs_stop why);
 
 /* Make every vCPU look up. */
 void cs_machine_kick(struct cs_machine *machine);
+
+/* Have all vCPUs stand still, out of the guest, and wait for the last; the lock is given away
+ * meanwhile. Not in a vCPU's thread. When the machine ends first, some may be gone: (ended) tells.
+ */
+void cs_machine_park(struct cs_machine *machine);
+void cs_machine_unpark(struct cs_machine *machine);
+
+/* ---- state (machine-state.c) */
+
+/* Save or load: the shape and what KVM holds; then the devices. Saved in two parts, since the
+ * second is written by the child, where KVM does not answer. */
+void cs_machine_core_state(struct cs_machine *machine, struct cs_stream *stream);
+void cs_machine_device_state(struct cs_machine *machine, struct cs_stream *stream);
+
+/* In the child: its devices are cut from the world. */
+void cs_machine_part(struct cs_machine *machine);
+
+/* A machine that was just made goes on from what (data) holds, or from the spec's state. */
+int cs_machine_load(struct cs_machine *machine, const void *data, size_t bytes, struct cs_err *err);
+int cs_machine_restore(struct cs_machine *machine, struct cs_err *err);

@@ -16,6 +16,7 @@
 #include "vmm/machine-private.h"
 #include "vmm/mptable.h"
 #include "vmm/quirks.h"
+#include "vmm/snapshot-memory.h"
 
 #define HALT_CHECK_MS 100
 
@@ -35,6 +36,22 @@ void cs_machine_kick(struct cs_machine *machine)
 {
 	for (unsigned i = 0; i < machine->spec.vcpus; i++)
 		cs_vcpu_kick(machine->vcpu[i].vcpu);
+}
+
+void cs_machine_park(struct cs_machine *machine)
+{
+	machine->parking = true;
+	cs_machine_kick(machine);
+	for (unsigned i = 0; i < machine->spec.vcpus; i++) {
+		while (!machine->vcpu[i].parked && !machine->ended)
+			pthread_cond_wait(&machine->one_parked, &machine->lock);
+	}
+}
+
+void cs_machine_unpark(struct cs_machine *machine)
+{
+	machine->parking = false;
+	pthread_cond_broadcast(&machine->unpaused);
 }
 
 /* ---- what a vCPU asks of its machine, in its own thread ----------------------------------------
@@ -95,8 +112,11 @@ static bool vcpu_kicked(void *arg, bool halted)
 
 	pthread_mutex_lock(&machine->lock);
 	vcpu->halted = halted;
-	while (machine->paused && !machine->quit)
+	vcpu->parked = true;
+	pthread_cond_signal(&machine->one_parked);
+	while ((machine->paused || machine->parking) && !machine->quit)
 		pthread_cond_wait(&machine->unpaused, &machine->lock);
+	vcpu->parked = false;
 	go_on = !machine->quit;
 	pthread_mutex_unlock(&machine->lock);
 	return go_on;
@@ -117,6 +137,7 @@ static void vcpu_ended(void *arg, enum cs_vcpu_end why)
 		cs_machine_end(machine, machine->agent_gone ? CS_STOP_REBOOT : CS_STOP_CRASH);
 	else if (why == CS_VCPU_FAILED)
 		cs_machine_end(machine, CS_STOP_CRASH);
+	pthread_cond_signal(&machine->one_parked); /* who waits for it looks whether it ended */
 	pthread_mutex_unlock(&machine->lock);
 }
 
@@ -192,9 +213,6 @@ static int check_spec(const struct cs_machine_spec *spec, struct cs_err *err)
 			       spec->vcpus,
 			       host.max_vcpus < CS_MPTABLE_VCPUS_MAX ? host.max_vcpus
 								     : CS_MPTABLE_VCPUS_MAX);
-	if (spec->boot->state_fd >= 0)
-		return cs_fail(err, EOPNOTSUPP,
-			       "this machine's state cannot be resumed by this version");
 	if (spec->boot->stock_kernel && !cs_quirks_stock_kernel_works(&host))
 		return cs_fail(err, EOPNOTSUPP,
 			       "its kernel is a distribution's own, which this host's KVM cannot "
@@ -256,10 +274,21 @@ static int boot(struct cs_machine *machine, struct cs_err *err)
 	r = cs_boot_linux_load(&machine->mem, machine->spec.boot, cmdline, &entry, err);
 	if (r < 0)
 		return r;
+	memcpy(machine->file, entry.file, sizeof(machine->file));
 	r = describe(machine, err);
+	for (unsigned i = 0; i < machine->spec.vcpus && r == 0; i++)
+		r = cs_vcpu_set_cpuid(machine->vcpu[i].vcpu, err);
 	if (r < 0)
 		return r;
 	return cs_vcpu_boot(machine->vcpu[0].vcpu, &entry, err);
+}
+
+static int boot_or_restore(struct cs_machine *machine, struct cs_err *err)
+{
+	/* What is restored may be saved again. */
+	machine->pagemap_fd = cs_pagemap_open();
+	return machine->spec.boot->state_fd >= 0 ? cs_machine_restore(machine, err)
+						 : boot(machine, err);
 }
 
 static struct cs_machine *new_machine(const struct cs_machine_spec *spec)
@@ -270,7 +299,7 @@ static struct cs_machine *new_machine(const struct cs_machine_spec *spec)
 		return NULL;
 	machine->spec = *spec;
 	machine->mem.ram = *spec->ram;
-	machine->vm_fd = machine->signal_fd = -1;
+	machine->vm_fd = machine->signal_fd = machine->pagemap_fd = -1;
 	machine->event_fd = spec->event_fd;
 	machine->serial.log_fd = spec->log_fd;
 	machine->status = -1;
@@ -278,6 +307,7 @@ static struct cs_machine *new_machine(const struct cs_machine_spec *spec)
 		machine->irq_fd[i] = -1;
 	pthread_mutex_init(&machine->lock, NULL);
 	pthread_cond_init(&machine->unpaused, NULL);
+	pthread_cond_init(&machine->one_parked, NULL);
 	return machine;
 }
 
@@ -285,7 +315,8 @@ int cs_machine_create(const struct cs_machine_spec *spec, struct cs_machine **re
 		      struct cs_err *err)
 {
 	static int (*const step[])(struct cs_machine *, struct cs_err *) = {
-		add_timers, cs_machine_add_services, cs_machine_add_devices, add_vcpus, boot,
+		add_timers, cs_machine_add_services, cs_machine_add_devices,
+		add_vcpus,  boot_or_restore,
 	};
 	cs_auto(cs_machine_freep) struct cs_machine *machine = NULL;
 	int r;
@@ -364,6 +395,7 @@ struct cs_machine *cs_machine_free(struct cs_machine *machine)
 	for (unsigned i = 0; i < CS_MACHINE_DEVICES; i++)
 		cs_fd_closep(&machine->irq_fd[i]);
 	cs_control_free(machine->control);
+	cs_snapshot_free(machine->snapshot);
 	cs_agent_free(machine->agent);
 	cs_timer_free(machine->halt_timer);
 	cs_timer_free(machine->stop_timer);
@@ -372,7 +404,9 @@ struct cs_machine *cs_machine_free(struct cs_machine *machine)
 	cs_loop_free(machine->loop);
 	cs_fd_closep(&machine->vm_fd);
 	cs_fd_closep(&machine->event_fd);
+	cs_fd_closep(&machine->pagemap_fd);
 	pthread_cond_destroy(&machine->unpaused);
+	pthread_cond_destroy(&machine->one_parked);
 	pthread_mutex_destroy(&machine->lock);
 	free(machine);
 	return NULL;

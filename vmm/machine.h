@@ -51,8 +51,10 @@ enum cs_stop {
 
 struct cs_machine;
 
-/* Make VM, memory slots, irqchip, vCPUs and devices; load the kernel. Everything the guest could
- * influence is validated. */
+/* Make VM, memory slots, irqchip, vCPUs and devices; load the kernel, or with boot->state_fd go on
+ * from there: its memory is then (ram), mapped from what was saved with it, and the kernel is not
+ * looked at. Everything the guest could influence is validated. -ESTALE: the state does not fit
+ * this host, machine or version, which may boot instead; -EBADMSG: the state is broken. */
 int cs_machine_create(const struct cs_machine_spec *spec, struct cs_machine **ret,
 		      struct cs_err *err);
 

@@ -6,6 +6,7 @@
 #include <grp.h>
 #include <sched.h>
 #include <seccomp.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -14,6 +15,7 @@
 
 #include "store/base/own.h"
 #include "vmm/irq.h"
+#include "vmm/snapshot-memory.h"
 
 static void seccomp_releasep(scmp_filter_ctx *filter)
 {
@@ -88,25 +90,55 @@ static const int allowed[] = {
 	SCMP_SYS(rt_sigreturn),
 	SCMP_SYS(gettid),
 	SCMP_SYS(getpid),
+	/* a save: the process that writes it out closes what it has of ours; we hear of its end */
+	SCMP_SYS(close_range),
+	SCMP_SYS(wait4),
 };
+
+static int allow_ioctls(scmp_filter_ctx filter, const unsigned long *request, size_t n)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < n && r == 0; i++)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+				     SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffff, request[i]));
+	return r;
+}
+
+/* Threads, and one kind of process. */
+static int allow_clones(scmp_filter_ctx filter)
+{
+	int r;
+
+	/* clone3() hides its flags in memory, where a filter cannot look: the C library then falls
+	 * back on clone(). */
+	r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
+				     SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD | CLONE_VM,
+					     CLONE_THREAD | CLONE_VM));
+	/* fork(), and nothing with namespaces: who writes a save out has our filter too. */
+	if (r == 0)
+		r = seccomp_rule_add(
+			filter, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
+			SCMP_A0(SCMP_CMP_EQ, CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD));
+	return r;
+}
 
 /* Allowed with these arguments only. */
 static int allow_narrow(scmp_filter_ctx filter)
 {
-	const unsigned long *request;
+	const unsigned long *request, waiting = FIONREAD; /* how much waits in a socket */
 	size_t n;
 	int r;
 
 	request = cs_vm_run_ioctls(&n);
-	for (size_t i = 0; i < n; i++) {
-		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-				     SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffff, request[i]));
-		if (r < 0)
-			return r;
-	}
-	/* How much waits in a socket. */
-	r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-			     SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffff, FIONREAD));
+	r = allow_ioctls(filter, request, n);
+	request = cs_snapshot_ioctls(&n);
+	if (r == 0)
+		r = allow_ioctls(filter, request, n);
+	if (r == 0)
+		r = allow_ioctls(filter, &waiting, 1);
 	/* Memory, but none that can be executed. */
 	if (r == 0)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
@@ -114,14 +146,8 @@ static int allow_narrow(scmp_filter_ctx filter)
 	if (r == 0)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
 				     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-	/* A thread, not a process. clone3() hides its flags in memory, where a filter cannot look:
-	 * the C library then falls back on clone(). */
 	if (r == 0)
-		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
-	if (r == 0)
-		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
-				     SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD | CLONE_VM,
-					     CLONE_THREAD | CLONE_VM));
+		r = allow_clones(filter);
 	/* Kicks, to ourselves. */
 	if (r == 0)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,

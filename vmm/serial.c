@@ -69,3 +69,12 @@ uint8_t cs_serial_read(const struct cs_serial *serial, unsigned reg)
 		return serial->scratch;
 	}
 }
+
+void cs_serial_state(struct cs_serial *serial, struct cs_stream *stream)
+{
+	cs_stream_field(stream, serial->line_control);
+	cs_stream_field(stream, serial->interrupt_enable);
+	cs_stream_field(stream, serial->modem_control);
+	cs_stream_field(stream, serial->scratch);
+	cs_stream_field(stream, serial->divisor);
+}

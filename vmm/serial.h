@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "vmm/stream.h"
+
 #define CS_SERIAL_PORT  0x3f8
 #define CS_SERIAL_PORTS 8
 
@@ -24,3 +26,6 @@ struct cs_serial {
 /* A byte access at (port) - CS_SERIAL_PORT. */
 void cs_serial_write(struct cs_serial *serial, unsigned reg, uint8_t value);
 uint8_t cs_serial_read(const struct cs_serial *serial, unsigned reg);
+
+/* Save or load the registers; the log is the host's. */
+void cs_serial_state(struct cs_serial *serial, struct cs_stream *stream);

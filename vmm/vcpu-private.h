@@ -18,5 +18,7 @@ struct cs_vcpu {
 	char failure[160];
 };
 
-/* CPUID of vCPU (id), from the host's description (vcpu-x86.c). */
-int cs_vcpu_set_cpuid(const struct cs_vcpu *vcpu, struct cs_err *err);
+/* Refuse the stream with -ESTALE when a guest that saw (saved) cannot go on with this host's CPU
+ * (vcpu-cpuid.c). */
+void cs_vcpu_check_cpuid(const struct cs_vcpu *vcpu, const struct kvm_cpuid2 *saved,
+			 struct cs_stream *stream);

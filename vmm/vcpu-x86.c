@@ -2,49 +2,7 @@
 #include "vmm/vcpu-private.h"
 
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
-
-#include "store/base/own.h"
-
-#define LEAF1_ECX_TSC_DEADLINE (1u << 24)
-
-/* Leaves whose values depend on which CPU asks (Intel SDM, CPUID). */
-static void number_leaf(const struct cs_vcpu *vcpu, struct kvm_cpuid_entry2 *leaf)
-{
-	switch (leaf->function) {
-	case 0x1:
-		leaf->ebx = (leaf->ebx & 0x00ffffff) | vcpu->id << 24;
-		if (vcpu->kvm->tsc_deadline)
-			leaf->ecx |= LEAF1_ECX_TSC_DEADLINE;
-		break;
-	case 0xb:
-	case 0x1f:
-		leaf->edx = vcpu->id;
-		break;
-	case 0x8000001e:
-		leaf->eax = vcpu->id;
-		break;
-	}
-}
-
-int cs_vcpu_set_cpuid(const struct cs_vcpu *vcpu, struct cs_err *err)
-{
-	const struct kvm_cpuid2 *host = vcpu->kvm->cpuid;
-	const size_t bytes = sizeof(*host) + host->nent * sizeof(host->entries[0]);
-	cs_auto(cs_mem_freep) struct kvm_cpuid2 *own = malloc(bytes);
-
-	if (!own)
-		return cs_fail_errno(err, ENOMEM, "vCPU %u", vcpu->id);
-	memcpy(own, host, bytes);
-	for (unsigned i = 0; i < own->nent; i++)
-		number_leaf(vcpu, &own->entries[i]);
-	if (ioctl(vcpu->fd, KVM_SET_CPUID2, own) < 0)
-		return cs_fail_errno(err, errno, "vCPU %u: KVM refuses its CPU description",
-				     vcpu->id);
-	return 0;
-}
 
 int cs_vcpu_boot(struct cs_vcpu *vcpu, const struct cs_boot_entry *entry, struct cs_err *err)
 {

@@ -36,7 +36,6 @@ int cs_vcpu_create(const struct cs_host_kvm *kvm, int vm_fd, unsigned id,
 		   const struct cs_vcpu_owner *owner, struct cs_vcpu **ret, struct cs_err *err)
 {
 	cs_auto(cs_vcpu_freep) struct cs_vcpu *vcpu = calloc(1, sizeof(*vcpu));
-	int r;
 
 	if (!vcpu)
 		return cs_fail_errno(err, ENOMEM, "vCPU %u", id);
@@ -51,9 +50,6 @@ int cs_vcpu_create(const struct cs_host_kvm *kvm, int vm_fd, unsigned id,
 		vcpu->run = NULL;
 		return cs_fail_errno(err, errno, "cannot map vCPU %u", id);
 	}
-	r = cs_vcpu_set_cpuid(vcpu, err);
-	if (r < 0)
-		return r;
 	*ret = cs_steal(vcpu);
 	return 0;
 }

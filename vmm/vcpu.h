@@ -11,6 +11,7 @@
 #include "store/base/own.h"
 #include "vmm/boot-linux.h"
 #include "vmm/kvm.h"
+#include "vmm/stream.h"
 
 struct cs_vcpu;
 
@@ -38,12 +39,21 @@ struct cs_vcpu_owner {
 	void *arg;
 };
 
-/* Make vCPU number (id) of (vm_fd) with the host's CPU features. (owner) is copied. */
+/* Make vCPU number (id) of (vm_fd), which then wants either its CPU description or a saved state.
+ * (owner) is copied. */
 int cs_vcpu_create(const struct cs_host_kvm *kvm, int vm_fd, unsigned id,
 		   const struct cs_vcpu_owner *owner, struct cs_vcpu **ret, struct cs_err *err);
 
+/* The host's CPU features, numbered for this vCPU. */
+int cs_vcpu_set_cpuid(const struct cs_vcpu *vcpu, struct cs_err *err);
+
 /* Registers of the boot CPU; the others wait for it in the reset state that KVM gave them. */
 int cs_vcpu_boot(struct cs_vcpu *vcpu, const struct cs_boot_entry *entry, struct cs_err *err);
+
+/* Save all of it, from any thread while its own is parked in owner.kicked(); or load a new vCPU,
+ * its CPU features included. -ESTALE, and the stream is refused, when this host's CPU or clock is
+ * another. */
+void cs_vcpu_state(struct cs_vcpu *vcpu, struct cs_stream *stream);
 
 /* Start its thread. The signal CS_VCPU_SIGNAL must be blocked in all threads. */
 int cs_vcpu_start(struct cs_vcpu *vcpu, struct cs_err *err);

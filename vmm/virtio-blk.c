@@ -214,6 +214,27 @@ static void reset(struct cs_virtio *dev)
 	blk->waiting = false;
 }
 
+static void settle(struct cs_virtio *dev)
+{
+	cs_disk_io_settle(((struct blk *)dev)->io);
+}
+
+/* Nothing is under way. What the guest believes of its disk must be so. */
+static void state(struct cs_virtio *dev, struct cs_stream *stream)
+{
+	struct blk *blk = (struct blk *)dev;
+	uint64_t sectors = blk->sectors;
+	bool read_only = blk->read_only;
+
+	cs_stream_field(stream, sectors);
+	cs_stream_flag(stream, "read-only", &read_only);
+	if (sectors != blk->sectors || read_only != blk->read_only)
+		cs_stream_refuse(
+			stream, ESTALE, "saved with a disk of %llu sectors%s, this one has %llu%s",
+			(unsigned long long)sectors, read_only ? ", read-only" : "",
+			(unsigned long long)blk->sectors, blk->read_only ? ", read-only" : "");
+}
+
 static void blk_free(struct cs_virtio *dev)
 {
 	struct blk *blk = (struct blk *)dev;
@@ -226,7 +247,7 @@ static void blk_free(struct cs_virtio *dev)
 	{                                                                                          \
 		.name = "blk", .id = VIRTIO_ID_BLOCK, .queues = 1, .queue_size = QUEUE_SIZE,       \
 		.features = (offers), .config_read = config_read, .start = start, .kick = kick,    \
-		.reset = reset, .free = blk_free,                                                  \
+		.reset = reset, .settle = settle, .state = state, .free = blk_free,                \
 	}
 
 static const struct cs_virtio_ops writable_ops = BLK_OPS(READ_FEATURES | WRITE_FEATURES);

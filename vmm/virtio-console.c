@@ -248,6 +248,14 @@ static void reset(struct cs_virtio *dev)
 	client_watch(console, false);
 }
 
+/* The log and the client are the host's. */
+static void state(struct cs_virtio *dev, struct cs_stream *stream)
+{
+	struct console *console = (struct console *)dev;
+
+	cs_stream_field(stream, console->out_offset);
+}
+
 static void console_free(struct cs_virtio *dev)
 {
 	struct console *console = (struct console *)dev;
@@ -264,6 +272,7 @@ static const struct cs_virtio_ops ops = {
 	.queue_size = QUEUE_SIZE,
 	.kick = kick,
 	.reset = reset,
+	.state = state,
 	.free = console_free,
 };
 

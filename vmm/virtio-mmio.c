@@ -11,36 +11,16 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "vmm/virtio-mmio-private.h"
+
 _Static_assert(CS_VIRTIO_MMIO_NOTIFY == VIRTIO_MMIO_QUEUE_NOTIFY, "virtio 1.2, 4.2.2");
 
 #define MAGIC   0x74726976u /* "virt" */
 #define VERSION 2u
 #define VENDOR  0x52545343u /* "CSTR" */
 
-#define TRANSPORT_FEATURES                                                                         \
-	((UINT64_C(1) << VIRTIO_F_VERSION_1) | (UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC) |      \
-	 (UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX))
-
-/* What the eventfd of one queue tells whom. */
-struct doorbell {
-	struct cs_virtio_mmio *mmio;
-	unsigned queue;
-	int fd;
-	struct cs_watch *watch; /* asleep unless the device runs */
-};
-
-struct cs_virtio_mmio {
-	struct cs_virtio *dev;
-	int irq_fd;
-	uint32_t status, isr, generation;
-	uint32_t features_sel, driver_features_sel, queue_sel;
-	uint64_t driver_features; /* as written; judged at FEATURES_OK */
-	bool started;             /* ops->start was called, ops->reset not yet */
-	struct doorbell bell[CS_VIRTIO_QUEUES];
-};
-
 /* An eventfd that is full cannot take more, and is readable, which is all that matters. */
-static void ring(int fd)
+void cs_virtio_mmio_ring(int fd)
 {
 	const uint64_t one = 1;
 	ssize_t n = write(fd, &one, sizeof(one));
@@ -65,7 +45,7 @@ static void interrupt(void *arg, bool config)
 	if (config)
 		mmio->generation++;
 	mmio->isr |= config ? VIRTIO_MMIO_INT_CONFIG : VIRTIO_MMIO_INT_VRING;
-	ring(mmio->irq_fd);
+	cs_virtio_mmio_ring(mmio->irq_fd);
 }
 
 /* No more kicks; what is being served when this is called finds (running) false. */
@@ -93,12 +73,12 @@ static void again(void *arg, unsigned queue)
 {
 	struct cs_virtio_mmio *mmio = arg;
 
-	ring(mmio->bell[queue].fd);
+	cs_virtio_mmio_ring(mmio->bell[queue].fd);
 }
 
 static void on_bell(void *arg, uint32_t events)
 {
-	struct doorbell *bell = arg;
+	struct cs_virtio_bell *bell = arg;
 	struct cs_virtio *dev = bell->mmio->dev;
 
 	unring(bell->fd);
@@ -108,7 +88,7 @@ static void on_bell(void *arg, uint32_t events)
 
 /* ---- life of the device */
 
-static void start(struct cs_virtio_mmio *mmio)
+void cs_virtio_mmio_start(struct cs_virtio_mmio *mmio)
 {
 	struct cs_virtio *dev = mmio->dev;
 
@@ -123,8 +103,14 @@ static void start(struct cs_virtio_mmio *mmio)
 	for (unsigned i = 0; i < dev->ops->queues && dev->running; i++) {
 		if (cs_watch_set(mmio->bell[i].watch, EPOLLIN) < 0)
 			cs_virtio_break(dev);
-		ring(mmio->bell[i].fd);
 	}
+}
+
+static void start(struct cs_virtio_mmio *mmio)
+{
+	cs_virtio_mmio_start(mmio);
+	for (unsigned i = 0; i < mmio->dev->ops->queues && mmio->dev->running; i++)
+		cs_virtio_mmio_ring(mmio->bell[i].fd);
 }
 
 /* The driver's hold on the device ends: its queues first, so that nothing is answered on them. */
@@ -151,14 +137,15 @@ static void reset(struct cs_virtio_mmio *mmio)
 
 static uint64_t offered(const struct cs_virtio_mmio *mmio)
 {
-	return mmio->dev->ops->features | TRANSPORT_FEATURES;
+	return mmio->dev->ops->features | (UINT64_C(1) << VIRTIO_F_VERSION_1) |
+	       (UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC) |
+	       (UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX);
 }
 
 /* Version 2 devices are no legacy devices: VERSION_1 is a must (virtio 1.2, 6.2). */
-static bool features_fine(const struct cs_virtio_mmio *mmio)
+bool cs_virtio_mmio_accepts(const struct cs_virtio_mmio *mmio, uint64_t features)
 {
-	return !(mmio->driver_features & ~offered(mmio)) &&
-	       (mmio->driver_features >> VIRTIO_F_VERSION_1 & 1);
+	return !(features & ~offered(mmio)) && (features >> VIRTIO_F_VERSION_1 & 1);
 }
 
 /* Status as virtio 1.2, 2.1 and 3.1.1 have it: bits are only added, each on the shoulders of the
@@ -181,7 +168,8 @@ static void write_status(struct cs_virtio_mmio *mmio, uint32_t value)
 		added &= VIRTIO_CONFIG_S_FAILED;
 	if (!((old | added) & VIRTIO_CONFIG_S_ACKNOWLEDGE))
 		added &= ~(uint32_t)VIRTIO_CONFIG_S_DRIVER;
-	if (!((old | added) & VIRTIO_CONFIG_S_DRIVER) || !features_fine(mmio))
+	if (!((old | added) & VIRTIO_CONFIG_S_DRIVER) ||
+	    !cs_virtio_mmio_accepts(mmio, mmio->driver_features))
 		added &= ~(uint32_t)VIRTIO_CONFIG_S_FEATURES_OK;
 	if (!((old | added) & VIRTIO_CONFIG_S_FEATURES_OK) ||
 	    ((old | added) & VIRTIO_CONFIG_S_FAILED))
@@ -317,7 +305,7 @@ static void write_register(struct cs_virtio_mmio *mmio, uint64_t offset, uint32_
 		break;
 	case VIRTIO_MMIO_QUEUE_NOTIFY:
 		if (mmio->dev->running && value < mmio->dev->ops->queues)
-			ring(mmio->bell[value].fd);
+			cs_virtio_mmio_ring(mmio->bell[value].fd);
 		break;
 	case VIRTIO_MMIO_INTERRUPT_ACK:
 		mmio->isr &= ~value;
@@ -363,7 +351,7 @@ void cs_virtio_mmio_access(struct cs_virtio_mmio *mmio, uint64_t offset, void *d
 static int hang_bell(struct cs_virtio_mmio *mmio, struct cs_loop *loop, unsigned queue,
 		     struct cs_err *err)
 {
-	struct doorbell *bell = &mmio->bell[queue];
+	struct cs_virtio_bell *bell = &mmio->bell[queue];
 	int r;
 
 	bell->mmio = mmio;
@@ -417,6 +405,11 @@ int cs_virtio_mmio_notify_fd(const struct cs_virtio_mmio *mmio, unsigned queue)
 unsigned cs_virtio_mmio_queues(const struct cs_virtio_mmio *mmio)
 {
 	return mmio->dev->ops->queues;
+}
+
+uint32_t cs_virtio_mmio_id(const struct cs_virtio_mmio *mmio)
+{
+	return mmio->dev->ops->id;
 }
 
 const char *cs_virtio_mmio_name(const struct cs_virtio_mmio *mmio)

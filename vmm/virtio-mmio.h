@@ -13,6 +13,7 @@
 
 #include "store/base/err.h"
 #include "store/base/own.h"
+#include "vmm/stream.h"
 #include "vmm/virtio.h"
 
 struct cs_virtio_mmio;
@@ -39,6 +40,21 @@ const char *cs_virtio_mmio_name(const struct cs_virtio_mmio *mmio);
  * of a disk waits here for its requests in flight. */
 void cs_virtio_mmio_access(struct cs_virtio_mmio *mmio, uint64_t offset, void *data, unsigned bytes,
 			   bool write);
+
+/* ---- a machine that is saved, in this order; its vCPUs stand still */
+
+/* Finish what is under way, note what waits. Loop thread. */
+void cs_virtio_mmio_settle(struct cs_virtio_mmio *mmio);
+
+/* In the process that holds the copy: cut the device from the world. Its interrupts reach nobody
+ * from then on, and are what a clone begins with. */
+void cs_virtio_mmio_part(struct cs_virtio_mmio *mmio);
+
+/* Save, or load a device that was just made; then interrupts that the guest has not seen to are
+ * raised again, since one may have been on its way. */
+void cs_virtio_mmio_state(struct cs_virtio_mmio *mmio, struct cs_stream *stream);
+
+uint32_t cs_virtio_mmio_id(const struct cs_virtio_mmio *mmio); /* virtio 1.2, 5 */
 
 /* Stops the device and frees it. */
 struct cs_virtio_mmio *cs_virtio_mmio_free(struct cs_virtio_mmio *mmio);

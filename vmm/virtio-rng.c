@@ -100,6 +100,16 @@ static void reset(struct cs_virtio *dev)
 		cs_timer_set(rng->more, 0);
 }
 
+/* A new machine has a budget of its own, so a request that waits is served at once. */
+static void state(struct cs_virtio *dev, struct cs_stream *stream)
+{
+	bool starved = ((struct rng *)dev)->starved;
+
+	cs_stream_flag(stream, "starved", &starved);
+	if (!cs_stream_saves(stream) && cs_stream_good(stream) && starved)
+		cs_virtio_again(dev, 0);
+}
+
 static void rng_free(struct cs_virtio *dev)
 {
 	struct rng *rng = (struct rng *)dev;
@@ -115,6 +125,7 @@ static const struct cs_virtio_ops ops = {
 	.queue_size = QUEUE_SIZE,
 	.kick = kick,
 	.reset = reset,
+	.state = state,
 	.free = rng_free,
 };
 

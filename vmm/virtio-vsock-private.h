@@ -120,8 +120,9 @@ struct cs_vsock {
 	int (*serve)(void *arg, uint32_t port);
 	void *serve_arg;
 	struct cs_timer *timer;
-	bool tx_paused; /* too many resets wait */
-	bool rx_silent; /* the driver was asked not to notify us of rx buffers */
+	bool tx_paused;  /* too many resets wait */
+	bool rx_silent;  /* the driver was asked not to notify us of rx buffers */
+	bool event_owed; /* the guest is to hear that its connections are gone, and had no buffer */
 	uint32_t next_port;
 	unsigned connections, calls;
 	struct cs_vsock_list all, ready, waiting;

@@ -273,6 +273,56 @@ static void serve_tx(struct cs_vsock *vsock)
 		break_down(vsock);
 }
 
+/* ---- a machine that is saved */
+
+/* A clone has no connections: its guest is told to forget those it had (5.10.6.7). */
+static void send_event(struct cs_vsock *vsock)
+{
+	const struct virtio_vsock_event event = {
+		.id = htole32(VIRTIO_VSOCK_EVENT_TRANSPORT_RESET),
+	};
+	struct cs_virtq *q = &vsock->dev.queue[EVENT];
+	size_t bytes;
+	int r;
+
+	r = cs_virtq_pop(q, vsock->dev.mem, &vsock->chain);
+	if (r == 0 && cs_virtq_enable_kick(q, vsock->dev.mem, true))
+		r = cs_virtq_pop(q, vsock->dev.mem, &vsock->chain);
+	if (r == 0)
+		return; /* it has no buffer there: its next one kicks us */
+	if (r > 0) {
+		bytes = cs_chain_write(&vsock->chain, 0, &event, sizeof(event));
+		r = cs_virtq_push(q, vsock->dev.mem, vsock->chain.head, (uint32_t)bytes);
+	}
+	if (r < 0) {
+		break_down(vsock);
+		return;
+	}
+	vsock->event_owed = false;
+	cs_virtio_notify(&vsock->dev, EVENT);
+}
+
+/* Here, and not when a clone wakes up: then the pages that this writes would be private to each. */
+static void part(struct cs_virtio *dev)
+{
+	struct cs_vsock *vsock = vsock_of(dev);
+
+	vsock->event_owed = true;
+	send_event(vsock);
+}
+
+static void state(struct cs_virtio *dev, struct cs_stream *stream)
+{
+	struct cs_vsock *vsock = vsock_of(dev);
+	bool paused = vsock->tx_paused;
+
+	cs_stream_flag(stream, "rx notifications", &vsock->rx_silent);
+	cs_stream_flag(stream, "event owed", &vsock->event_owed);
+	cs_stream_flag(stream, "tx paused", &paused);
+	if (!cs_stream_saves(stream) && cs_stream_good(stream) && paused)
+		cs_virtio_again(dev, TX); /* the resets it waited for are none of this machine's */
+}
+
 /* ---- the device */
 
 static void kick(struct cs_virtio *dev, unsigned queue)
@@ -283,11 +333,14 @@ static void kick(struct cs_virtio *dev, unsigned queue)
 		serve_tx(vsock);
 	if (queue != EVENT)
 		cs_vsock_pump(vsock);
+	else if (vsock->event_owed)
+		send_event(vsock);
 }
 
 static void reset(struct cs_virtio *dev)
 {
 	drop_all(vsock_of(dev));
+	vsock_of(dev)->event_owed = false;
 }
 
 static void config_read(struct cs_virtio *dev, uint64_t offset, void *buf, size_t bytes)
@@ -317,6 +370,8 @@ static const struct cs_virtio_ops vsock_ops = {
 	.config_read = config_read,
 	.kick = kick,
 	.reset = reset,
+	.part = part,
+	.state = state,
 	.free = free_vsock,
 };
 

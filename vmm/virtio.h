@@ -11,6 +11,7 @@
 #include "store/base/own.h"
 #include "vmm/loop.h"
 #include "vmm/mem.h"
+#include "vmm/stream.h"
 #include "vmm/virtq.h"
 
 #define CS_VIRTIO_QUEUES 4 /* most any device here has */
@@ -41,6 +42,18 @@ struct cs_virtio_ops {
 	/* Forget everything about the driver: requests in flight are waited for or disowned, queues
 	 * are already reset. Only after start; any thread. */
 	void (*reset)(struct cs_virtio *dev); /* optional */
+
+	/* ---- a machine that is saved: its vCPUs stand still */
+	/* Finish the requests under way, as ever: nothing of them may be left outside the guest's
+	 * memory. Loop thread. */
+	void (*settle)(struct cs_virtio *dev); /* optional */
+	/* This process holds the copy that is written out, and soon ends: make the guest's memory
+	 * and the device what a clone should wake up with, and touch nothing outside. */
+	void (*part)(struct cs_virtio *dev); /* optional */
+	/* Save or load what the transport does not know of. Loading: queues and features are in
+	 * place, start() was called, and cs_virtio_again() says what is to be done at once. */
+	void (*state)(struct cs_virtio *dev, struct cs_stream *stream); /* optional */
+
 	/* The last call; comes after reset when the device ran. */
 	void (*free)(struct cs_virtio *dev);
 };

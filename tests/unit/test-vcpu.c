@@ -177,6 +177,7 @@ static struct seen play(bool standard, const struct kvm_run *script, unsigned st
 	fake.next = 0;
 	assert_int_equal(cs_vcpu_create(&kvm, -1, 7, &owner, &vcpu, &err), 0);
 	fake.run = vcpu->run;
+	assert_int_equal(cs_vcpu_set_cpuid(vcpu, &err), 0);
 	assert_int_equal(fake.cpuid_apic_id, 7);
 	assert_int_equal(cs_vcpu_start(vcpu, &err), 0);
 	cs_vcpu_kick(vcpu);
