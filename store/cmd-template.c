@@ -17,6 +17,7 @@
 #include "store/manifest.h"
 #include "store/template.h"
 #include "vmm/cmd-common.h"
+#include "vmm/cmd-save.h"
 #include "vmm/command.h"
 
 #define N(array) (sizeof(array) / sizeof((array)[0]))
@@ -397,11 +398,11 @@ static const struct cs_command remove_ = {
 /* ---- the group ---- */
 
 static const struct cs_command *const members[] = {
-	&cs_cmd_template_add, &list, &show, &verify, &remove_, NULL,
+	&cs_cmd_template_add, &cs_cmd_template_warm, &list, &show, &verify, &remove_, NULL,
 };
 
 const struct cs_command cs_cmd_template = {
 	.name = "template",
-	.summary = "Add, list, show, verify and remove templates",
+	.summary = "Add, warm, list, show, verify and remove templates",
 	.members = members,
 };

@@ -14,6 +14,7 @@
 #include "store/base/name.h"
 #include "store/base/num.h"
 #include "store/base/own.h"
+#include "store/manifest.h"
 #include "vmm/command.h"
 
 #define MEMORY_DEFAULT "128M"
@@ -23,6 +24,7 @@
 
 enum {
 	KEY_APPEND = 0x100,
+	KEY_COLD,
 	KEY_COUNT,
 	KEY_INIT,
 	KEY_PERSIST,
@@ -39,6 +41,7 @@ static const struct argp_option shared_options[] = {
 	{ "env", 'e', "NAME=VALUE", 0, "Put this into COMMAND's environment; any number of times",
 	  1 },
 	{ "append", KEY_APPEND, "ARGS", 0, "Add ARGS to the kernel's command line", 1 },
+	{ "cold", KEY_COLD, NULL, 0, "Boot, also when the template holds a booted machine", 1 },
 	{ 0 },
 };
 
@@ -60,6 +63,9 @@ static error_t parse_shared(int key, char *arg, struct argp_state *state)
 		return cs_words_add(&o->env, arg) ? 0 : ENOMEM;
 	case KEY_APPEND:
 		o->append = arg;
+		return 0;
+	case KEY_COLD:
+		o->cold = true;
 		return 0;
 	case ARGP_KEY_ARG:
 		if (!o->template)
@@ -151,6 +157,37 @@ static int check_options(const struct cs_spawn_options *o, struct cs_spawn_sessi
 	return cs_cmd_env_check(&o->env, err);
 }
 
+/* What is not asked for is as the template's machine is; and when all is as that, guests go on from
+ * it. What differs, or can only be told to a kernel that boots, makes them boot: who expects
+ * milliseconds is told. */
+static int choose_machine(const struct cs_spawn_options *o, struct cs_spawn_session *session,
+			  struct cs_err *err)
+{
+	const struct cs_manifest_saved *saved = &cs_template_manifest(session->template)->saved;
+	struct cs_card *card = &session->card;
+	char memory[CS_BYTES_TEXT];
+
+	if (!saved->present || o->cold)
+		return 0;
+	if (!o->memory)
+		card->ram_bytes = saved->ram_bytes;
+	if (!o->vcpus)
+		card->vcpus = saved->vcpus;
+	card->resume =
+		!o->init && !o->append &&
+		cs_template_resumes(session->template, card->ram_bytes, card->vcpus, o->persist);
+	if (!card->resume) {
+		fprintf(stderr,
+			"clearstore: template '%s': guests boot: its saved machine has %s, %u "
+			"vCPU%s, %s disk, and takes no --append and no --init\n",
+			cs_template_name(session->template),
+			cs_format_bytes(saved->ram_bytes, memory), saved->vcpus,
+			saved->vcpus == 1 ? "" : "s", saved->disk ? "a" : "no");
+		return 0;
+	}
+	return cs_template_check_state(session->template, err);
+}
+
 static int fill_card(const struct cs_spawn_options *o, struct cs_spawn_session *session,
 		     struct cs_err *err)
 {
@@ -161,12 +198,12 @@ static int fill_card(const struct cs_spawn_options *o, struct cs_spawn_session *
 	if (host.max_vcpus && card->vcpus > host.max_vcpus)
 		return cs_fail(err, EINVAL, "vcpus '%s': this host's KVM gives a guest %u at most",
 			       o->vcpus, host.max_vcpus);
+	card->persist = o->persist;
+	card->run_init = o->init;
 	snprintf(card->template, sizeof(card->template), "%s", cs_template_name(session->template));
 	snprintf(card->version, sizeof(card->version), "%s",
 		 cs_template_version(session->template));
 	card->created = time(NULL);
-	card->persist = o->persist;
-	card->run_init = o->init;
 	card->command = o->command;
 	card->env = o->env.v;
 	card->append = (char *)o->append; /* lent: this card is never freed */
@@ -194,6 +231,8 @@ int cs_spawn_open(const struct cs_globals *globals, const struct cs_spawn_option
 	if (r < 0)
 		return r;
 	r = cs_template_open(session.store, o->template, &session.template, err);
+	if (r == 0)
+		r = choose_machine(o, &session, err);
 	if (r < 0)
 		return r;
 	r = cs_spawner_kvm_open(&session.kvm, err);

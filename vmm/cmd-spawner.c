@@ -99,15 +99,17 @@ int cs_spawner_names(struct cs_spawner *s, const char *name, struct cs_err *err)
 static _Noreturn void become_monitor(const struct cs_spawner *s, const struct cs_spawn_guest *guest,
 				     int event_fd)
 {
+	struct cs_card card = *s->card;
 	const struct cs_monitor_spec spec = {
 		.store = s->store,
 		.template = s->template,
 		.kvm = s->kvm,
-		.card = s->card,
+		.card = &card,
 		.guest = guest->name,
 		.event_fd = event_fd,
 	};
 
+	card.resume = card.resume && !s->cold;
 	close_range(FD_BASE, ~0U, 0);
 	cs_monitor_main(&spec);
 }
@@ -220,6 +222,27 @@ static void failed(struct cs_spawner *s, struct cs_spawn_guest *guest, const str
 	settle(s, guest, CS_SPAWN_FAILED);
 }
 
+/* A saved machine that does not fit this host: its guests boot, and the user is told, once. */
+static bool boot_instead(struct cs_spawner *s, struct cs_spawn_guest *guest,
+			 const struct cs_err *why)
+{
+	struct cs_err again = { 0 };
+
+	if (why->code != ESTALE || !s->card->resume)
+		return false;
+	if (!s->cold)
+		fprintf(stderr, "clearstore: template '%s': %s: guests boot instead\n",
+			s->card->template, why->text);
+	s->cold = true;
+	unlisten(s, guest);
+	while (waitpid(guest->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	guest->pid = 0;
+	if (fork_guest(s, guest, &again) < 0)
+		failed(s, guest, &again);
+	return true;
+}
+
 /* The last line of the monitor's log, which the caller frees; NULL: it wrote none. */
 static char *last_words(const struct cs_spawner *s, const struct cs_spawn_guest *guest)
 {
@@ -299,7 +322,8 @@ static void listen_to(struct cs_spawner *s, struct cs_spawn_guest *guest)
 		if (message[i] == 'E' && (size_t)(got - i) == sizeof(message)) {
 			memcpy(&why, &message[i + 1], sizeof(why));
 			why.text[sizeof(why.text) - 1] = '\0';
-			failed(s, guest, &why);
+			if (!boot_instead(s, guest, &why))
+				failed(s, guest, &why);
 			return;
 		}
 		if (message[i] == 'R') {

@@ -69,6 +69,7 @@ struct cs_spawner {
 	size_t started, settled, failed;
 	unsigned number; /* last one tried behind (prefix) */
 	bool interrupted, broken;
+	bool cold;           /* the saved machine does not fit: all boot */
 	struct cs_err first; /* failure */
 };
 
@@ -97,7 +98,7 @@ void cs_spawner_take_back(struct cs_store *store, struct cs_spawn_guest *guest);
 struct cs_spawn_options {
 	const char *template, *name, *memory, *vcpus, *count, *append, *user, *folder;
 	struct cs_words env;
-	bool persist, init, wait, tty;
+	bool persist, init, wait, tty, cold;
 	char **command; /* NULL-ended; NULL: none */
 };
 

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A machine is booted once and saved; guests go on from it, each as itself.
+# shellcheck source=tests/guest/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+make_tiny "$scratch/root"
+rm "$scratch/root/big"
+# What a program that keeps random numbers of its own would do at wake-up.
+mkdir -p "$scratch/root/etc/clearstore/wake.d"
+cat >"$scratch/root/etc/clearstore/wake.d/10-note" <<'EOF'
+#!/bin/sh
+echo "$CLEARSTORE_HOSTNAME" >>/tmp/woken
+EOF
+chmod 755 "$scratch/root/etc/clearstore/wake.d/10-note"
+cs template add "$me" --from "$scratch/root" --kernel "$kernel"
+
+forget_template() {
+	! cs template show "$1" >/dev/null 2>&1 || cs template remove "$1"
+}
+
+# ---- warm
+claim "template warm boots, waits until it is ready, and saves" \
+	cs template warm "$me" --run 'echo begun >/tmp/begun; exec sleep 100000' --ready-cmd 'test -e /tmp/begun'
+is "it is a new version" 2 "$(cs template show "$me" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["version"])')"
+claim "which is whole" cs template verify "$me"
+is "no guest is left of it" "" "$(find "$store/guests" -mindepth 1 -maxdepth 1 -name 'warm-*' -printf '%f\n')"
+
+# ---- clones
+claim "guests are spawned of it" cs spawn "$me" --name "$me" --count 3 --wait
+for i in 1 2 3; do
+	is "guest $i has its own name" "$me-$i" "$(cs exec "$me-$i" -- hostname)"
+done
+is "what was started before it was saved runs in each" "sleep 100000" \
+	"$(cs exec "$me-2" -- sh -c 'tr "\0" " " </proc/$(pidof sleep | cut -d " " -f 1)/cmdline' | sed 's/ $//')"
+is "its files are there" begun "$(cs exec "$me-1" -- cat /tmp/begun)"
+is "the hook ran, once, and knows the name" "$me-3" "$(cs exec "$me-3" -- cat /tmp/woken)"
+identity() {
+	cs exec "$1" -- sh -c 'head -c 16 /dev/urandom | od -An -tx1; cat /proc/sys/kernel/random/boot_id; cat /etc/machine-id 2>/dev/null || :'
+}
+for i in 1 2 3; do
+	identity "$me-$i"
+done >"$scratch/identities"
+is "none of their random numbers, boot ids and machine ids is another's" "" "$(sort "$scratch/identities" | uniq -d)"
+near() {
+	local now
+
+	now=$(cs exec "$1" -- date +%s)
+	[ $((now - EPOCHSECONDS)) -ge -5 ] && [ $((now - EPOCHSECONDS)) -le 5 ]
+}
+claim "their clocks are right" near "$me-1"
+is "exit statuses come through" 9 "$(status_of cs exec "$me-1" -- sh -c 'exit 9')"
+claim "what one writes" cs exec "$me-1" -- sh -c 'echo mine >/tmp/mine; echo changed >/etc/passwd'
+is "no other sees" root "$(cs exec "$me-2" -- sh -c 'cat /tmp/mine 2>/dev/null; head -n 1 /etc/passwd' | cut -d : -f 1)"
+claim "one is stopped" cs stop "$me-3"
+claim "and started again, from the saved machine" cs start "$me-3" --wait
+is "without what it had written" "$me-3" "$(cs exec "$me-3" -- cat /tmp/woken)"
+
+# ---- save a guest that runs, and a clone of the clone
+claim "a process counts" cs exec "$me-1" -- sh -c 'echo 0 >/tmp/n
+	(while :; do n=$(($(cat /tmp/n) + 1)); echo $n >/tmp/n.new; mv /tmp/n.new /tmp/n; sleep 0.1; done) >/dev/null 2>&1 &'
+claim "a guest that runs is saved" cs save "$me-1" "$me-second"
+claim "and goes on" cs exec "$me-1" -- sh -c 'a=$(cat /tmp/n); sleep 3; [ "$(cat /tmp/n)" -gt "$a" ]'
+claim "a clone of it is spawned" cs spawn "$me-second" --name "$me-4" --wait
+is "with what it had in memory" mine "$(cs exec "$me-4" -- cat /tmp/mine)"
+is "and its own name" "$me-4" "$(cs exec "$me-4" -- hostname)"
+claim "its process counts on" cs exec "$me-4" -- sh -c 'a=$(cat /tmp/n); sleep 3; [ "$(cat /tmp/n)" -gt "$a" ]'
+claim "the clone is saved" cs save "$me-4" "$me-third"
+claim "and cloned" cs spawn "$me-third" --name "$me-5" --wait
+is "with all that" "mine $me-5" "$(cs exec "$me-5" -- sh -c 'echo "$(cat /tmp/mine) $(hostname)"')"
+for t in "$me" "$me-second" "$me-third"; do
+	claim "template $t is as it was saved" cs template verify "$t"
+done
+
+# ---- what cannot be
+is "a template in use is not removed" 1 "$(status_of cs template remove "$me-third")"
+is "a name that is taken is not saved to" 1 "$(status_of cs save "$me-1" "$me")"
+is "a guest that does not run is not saved" 1 "$(cs stop "$me-2" && status_of cs save "$me-2" "$me-no")"
+claim "all are removed" cs remove --force "$me-1" "$me-2" "$me-3" "$me-4" "$me-5"
+for t in "$me" "$me-second" "$me-third" "$me-no"; do
+	claim "template $t is removed" forget_template "$t"
+done
+finish

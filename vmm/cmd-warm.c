@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* template warm: boot a guest once, so that no other has to. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "store/base/num.h"
+#include "store/base/own.h"
+#include "vmm/client.h"
+#include "vmm/cmd-save.h"
+#include "vmm/cmd-spawner.h"
+
+#define GUEST_PREFIX    "warm"
+#define TIMEOUT_DEFAULT "120"
+#define TIMEOUT_MAX     86400
+#define RETRY_NS        200000000
+
+enum {
+	KEY_RUN = 0x200,
+	KEY_READY,
+	KEY_TIMEOUT,
+};
+
+struct warm_options {
+	struct cs_spawn_options spawn;
+	char *run;
+	const char *ready, *timeout;
+};
+
+static const struct argp_option options[] = {
+	{ "run", KEY_RUN, "COMMAND", 0,
+	  "Start COMMAND, a line for the guest's /bin/sh, before it is saved: clones have it "
+	  "running",
+	  1 },
+	{ "ready-cmd", KEY_READY, "COMMAND", 0,
+	  "Save when COMMAND, a line for the guest's /bin/sh, has succeeded; it is tried again and "
+	  "again",
+	  1 },
+	{ "timeout", KEY_TIMEOUT, "SECONDS", 0,
+	  "How long --ready-cmd is tried (default: " TIMEOUT_DEFAULT ")", 1 },
+	{ 0 },
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct warm_options *o = state->input;
+
+	switch (key) {
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = &o->spawn;
+		return 0;
+	case KEY_RUN:
+		o->run = arg;
+		return 0;
+	case KEY_READY:
+		o->ready = arg;
+		return 0;
+	case KEY_TIMEOUT:
+		o->timeout = arg;
+		return 0;
+	case ARGP_KEY_END:
+		if (o->run && o->spawn.command)
+			argp_error(state, "--run or COMMAND, not both");
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+struct warm {
+	const struct warm_options *options;
+	struct cs_spawn_session session;
+	struct cs_draft *draft;
+	struct cs_spawn_guest guest;
+	uint64_t timeout_ms;
+	struct cs_save_result result;
+};
+
+static void warm_release(struct warm *warm)
+{
+	if (warm->guest.pid)
+		cs_spawner_take_back(warm->session.store, &warm->guest);
+	warm->draft = cs_draft_free(warm->draft);
+	cs_spawn_closep(&warm->session);
+}
+
+static void tell(const char *template, const char *what)
+{
+	if (isatty(STDERR_FILENO))
+		fprintf(stderr, "%s: %s\n", template, what);
+}
+
+/* ---- the guest that is saved ---------------------------------------------------------------- */
+
+static int boot(struct warm *warm, struct cs_err *err)
+{
+	struct cs_card *card = &warm->session.card;
+	struct cs_spawner spawner = {
+		.store = warm->session.store,
+		.template = warm->session.template,
+		.kvm = warm->session.kvm,
+		.card = card,
+		.prefix = GUEST_PREFIX,
+		.create = true,
+		.wait = true,
+		.guests = &warm->guest,
+		.n = 1,
+	};
+	int r;
+
+	/* It belongs to this process: whoever sweeps and finds us dead removes it. */
+	card->remove_on_exit = true;
+	card->owner_pid = getpid();
+	r = cs_process_start(card->owner_pid, &card->owner_start_ticks);
+	if (r < 0)
+		return cs_fail_errno(err, r, "cannot read our own start time from /proc");
+	r = cs_spawner_names(&spawner, NULL, err);
+	return r < 0 ? r : cs_spawner_run(&spawner, err);
+}
+
+/* 0: it has succeeded, 1: not yet. */
+static int try_ready(const struct cs_cmd_guest *guest, const char *line, int null_fd,
+		     struct cs_err *err)
+{
+	char *const argv[] = { (char *)"/bin/sh", (char *)"-c", (char *)line, NULL };
+	const struct cs_exec_spec spec = {
+		.argv = argv,
+		.in_fd = -1,
+		.out_fd = null_fd,
+		.err_fd = null_fd,
+	};
+	int r, status;
+
+	r = cs_client_exec(guest->dirfd, &spec, &status, err);
+	return r < 0 ? r : status != 0;
+}
+
+static int wait_ready(const struct warm *warm, const struct cs_cmd_guest *guest, struct cs_err *err)
+{
+	const char *line = warm->options->ready;
+	const uint64_t end = cs_cmd_now_ms() + warm->timeout_ms;
+	cs_auto(cs_fd_closep) int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int r;
+
+	if (null_fd < 0)
+		return cs_fail_errno(err, errno, "/dev/null");
+	for (;;) {
+		r = try_ready(guest, line, null_fd, err);
+		if (r <= 0)
+			return r;
+		if (cs_cmd_now_ms() >= end)
+			return cs_fail(err, ETIMEDOUT,
+				       "--ready-cmd '%.100s' has not succeeded in %llu s (see "
+				       "--timeout)",
+				       line, (unsigned long long)(warm->timeout_ms / 1000));
+		nanosleep(&(struct timespec){ .tv_nsec = RETRY_NS }, NULL);
+	}
+}
+
+static int save(struct warm *warm, struct cs_err *err)
+{
+	cs_auto(cs_cmd_guest_closep) struct cs_cmd_guest guest = { .dirfd = -1 };
+	const char *name = warm->session.card.template;
+	int r;
+
+	tell(name, "booting a guest");
+	r = boot(warm, err);
+	if (r == 0)
+		r = cs_cmd_guest_open(warm->session.store, warm->guest.name, &guest, err);
+	if (r == 0 && warm->options->ready) {
+		tell(name, "waiting for --ready-cmd");
+		r = wait_ready(warm, &guest, err);
+	}
+	if (r < 0)
+		return r;
+	tell(name, "saving it");
+	return cs_cmd_save(&guest, warm->draft, "drop sync", &warm->result, err);
+}
+
+/* ---- the command ---------------------------------------------------------------------------- */
+
+static int prepare(const struct cs_globals *globals, struct warm *warm, struct cs_spawn_options *o,
+		   struct cs_err *err)
+{
+	const char *timeout = warm->options->timeout ? warm->options->timeout : TIMEOUT_DEFAULT;
+	uint64_t seconds;
+	int r;
+
+	r = cs_cmd_number("timeout", timeout, 1, TIMEOUT_MAX, &seconds, err);
+	if (r < 0)
+		return r;
+	warm->timeout_ms = seconds * 1000;
+	r = cs_spawn_open(globals, o, &warm->session, err);
+	if (r < 0)
+		return r;
+	return cs_draft_create_version(warm->session.store, warm->session.template, &warm->draft,
+				       err);
+}
+
+static const struct cs_column columns[] = {
+	{ "template", "TEMPLATE", CS_CELL_TEXT },      { "version", "VERSION", CS_CELL_TEXT },
+	{ "ram_bytes", "MEMORY", CS_CELL_BYTES },      { "vcpus", "VCPUS", CS_CELL_COUNT },
+	{ "written_bytes", "WRITTEN", CS_CELL_BYTES },
+};
+
+static int print_warm(const struct cs_globals *globals, const struct warm *warm, struct cs_err *err)
+{
+	cs_auto(cs_report_freep) struct cs_report *report = NULL;
+	const struct cs_card *card = &warm->session.card;
+	int r;
+
+	r = cs_report_open(columns, sizeof(columns) / sizeof(columns[0]), &report, err);
+	if (r < 0)
+		return r;
+	cs_report_row(report);
+	cs_report_text(report, "template", card->template);
+	cs_report_text(report, "version", cs_draft_version(warm->draft));
+	cs_report_number(report, "ram_bytes", card->ram_bytes);
+	cs_report_number(report, "vcpus", card->vcpus);
+	cs_report_number(report, "written_bytes", warm->result.bytes);
+	return cs_cmd_print(globals, report, CS_FORMAT_RECORD, err);
+}
+
+static int run(const struct cs_globals *globals, void *opts, struct cs_err *err)
+{
+	struct warm_options *o = opts;
+	cs_auto(cs_words_freep) struct cs_words env = o->spawn.env;
+	cs_auto(warm_release) struct warm warm = { .options = o };
+	struct cs_template_user user = { .find = cs_card_find_user };
+	char *line[] = { (char *)"/bin/sh", (char *)"-c", o->run, NULL };
+	sigset_t set, before;
+	int r;
+
+	o->spawn.cold = true;
+	if (o->run)
+		o->spawn.command = line;
+	r = prepare(globals, &warm, &o->spawn, err);
+	if (r < 0)
+		return r;
+	/* Signals that would end us must not come between the guest and its removal: the spawner
+	 * listens to them, afterwards they wait. */
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, &before);
+	r = save(&warm, err);
+	cs_spawner_take_back(warm.session.store, &warm.guest);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	user.arg = warm.session.store;
+	if (r == 0)
+		r = cs_draft_publish(warm.draft, &user, err);
+	return r < 0 ? cs_fail_in(err, r, "template '%s'", warm.session.card.template)
+		     : print_warm(globals, &warm, err);
+}
+
+static const struct argp_child children[] = {
+	{ &cs_spawn_argp, 0, NULL, 0 },
+	{ 0 },
+};
+
+static const struct argp argp = {
+	.options = options,
+	.parser = parse,
+	.args_doc = "TEMPLATE [-- COMMAND...]",
+	.doc = "Boot a guest of a template, wait until it is ready, and keep its memory with the "
+	       "template: guests spawned from then on go on from there instead of booting."
+	       "\vThe template gets a new version, which new guests use; those that there are keep "
+	       "theirs. Only guests of the same --memory and --vcpus can go on from it, others "
+	       "boot. A template that is warm already is made so anew.\n",
+	.children = children,
+};
+
+const struct cs_command cs_cmd_template_warm = {
+	.name = "warm",
+	.summary = "Keep a booted guest with a template, so that others need not boot",
+	.argp = &argp,
+	.options_bytes = sizeof(struct warm_options),
+	.reports = true,
+	.run = run,
+};
