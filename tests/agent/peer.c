@@ -174,7 +174,7 @@ void peer_expect_end(int fd)
 
 /* ---- exec ---- */
 
-static size_t put_list(uint8_t *at, const char *const *list)
+size_t peer_put_list(uint8_t *at, const char *const *list)
 {
 	uint32_t n = 0;
 	size_t used = sizeof(n);
@@ -202,8 +202,8 @@ void peer_exec(int fd, const struct peer_exec *e)
 	n += strlen(user) + 1;
 	memcpy(payload + n, folder, strlen(folder) + 1);
 	n += strlen(folder) + 1;
-	n += put_list(payload + n, e->argv);
-	n += put_list(payload + n, e->env);
+	n += peer_put_list(payload + n, e->argv);
+	n += peer_put_list(payload + n, e->env);
 	peer_send(fd, CS_WIRE_EXEC, payload, n);
 }
 

@@ -33,6 +33,9 @@ size_t peer_expect(int fd, enum cs_wire_type type, void *payload);
 /* Read on until the agent has closed the connection. */
 void peer_expect_end(int fd);
 
+/* A list of strings, NULL-ended or NULL, as it travels. Its bytes. */
+size_t peer_put_list(uint8_t *into, const char *const *list);
+
 struct peer_exec {
 	const char *const *argv, *const *env;
 	const char *user, *folder;

@@ -112,7 +112,10 @@ static void signals_ready(struct cs_agent *a, struct cs_watch *w, uint32_t event
 	if (read(w->fd, &info, sizeof(info)) != sizeof(info))
 		return;
 
-	if (info.ssi_signo == SIGCHLD)
+	/* COMMAND's end is the guest's: not in the middle of a picture. */
+	if (info.ssi_signo == SIGCHLD && a->freezer.state == CS_FREEZER_ON)
+		a->freezer.ended = true;
+	else if (info.ssi_signo == SIGCHLD)
 		cs_agent_reap(a);
 	else
 		cs_stop_signal(a, info.ssi_signo, info.ssi_pid);
@@ -162,6 +165,8 @@ static int sleep_ms(struct cs_agent *a)
 	next = cs_service_next(a);
 	if (a->stop.deadline.at_ms && a->stop.deadline.at_ms < next)
 		next = a->stop.deadline.at_ms;
+	if (a->freezer.patience.at_ms && a->freezer.patience.at_ms < next)
+		next = a->freezer.patience.at_ms;
 	now = cs_agent_now();
 	return next <= now ? 0 : next - now > 60000 ? 60000 : (int)(next - now);
 }
@@ -171,6 +176,8 @@ static void expire(struct cs_agent *a)
 	uint64_t now = cs_agent_now();
 
 	cs_service_expire(a, now);
+	if (cs_deadline_over(&a->freezer.patience, now))
+		cs_freezer_expire(a);
 	if (cs_deadline_over(&a->stop.deadline, now))
 		cs_stop_step(a, now);
 }
@@ -185,6 +192,21 @@ static void bury(struct cs_agent *a)
 	}
 }
 
+/* When the guest has been restored all its connections have ended. That of the monitor first: the
+ * others' processes are frozen, and whoever waits for the guest waits for this. */
+static void control_first(struct cs_agent *a, struct epoll_event *events, int n)
+{
+	for (int i = 1; i < n; i++) {
+		if (events[i].data.ptr == &a->control) {
+			struct epoll_event first = events[i];
+
+			events[i] = events[0];
+			events[0] = first;
+			return;
+		}
+	}
+}
+
 void cs_agent_loop(struct cs_agent *a)
 {
 	while (!a->over) {
@@ -194,6 +216,7 @@ void cs_agent_loop(struct cs_agent *a)
 		if (n < 0 && errno != EINTR)
 			cs_agent_die(a, "epoll: %s", strerror(errno));
 
+		control_first(a, events, n);
 		for (int i = 0; i < n; i++) {
 			struct cs_watch *w = events[i].data.ptr;
 
@@ -201,6 +224,8 @@ void cs_agent_loop(struct cs_agent *a)
 			if (w->fd >= 0)
 				w->ready(a, w, events[i].events);
 		}
+		if (a->control_broken)
+			cs_control_check(a);
 		if (a->deadlines)
 			expire(a);
 		bury(a);
@@ -209,22 +234,46 @@ void cs_agent_loop(struct cs_agent *a)
 
 /* ---- the entry ---- */
 
-/* tests/agent: the service alone, on a unix socket, as an ordinary process. Grants nothing that
- * whoever starts it could not do anyway. */
-static int serve_unix(struct cs_agent *a, const char *path)
+/* tests/agent, with a monitor too: --serve-unix PATH MONITOR CGROUP ("": by signals). */
+static void find_monitor(struct cs_agent *a, char **paths)
+{
+	int r;
+
+	a->monitor = paths[0];
+	r = *paths[1] ? cs_freezer_open(a, paths[1], false) : 0;
+	if (r == 0)
+		r = cs_control_open(a);
+	if (r < 0)
+		cs_agent_die(a, "cannot serve %s: %s", paths[0], strerror(-r));
+	cs_identity_seed(a);
+}
+
+/* tests/agent: as an ordinary process, the service on a unix socket. Grants nothing that whoever
+ * starts it could not do anyway. */
+static int serve_unix(struct cs_agent *a, char **paths, bool monitor)
 {
 	int r;
 
 	a->role = CS_ROLE_TEST;
+	if (monitor)
+		find_monitor(a, paths + 1);
 	r = cs_agent_prepare(a);
 	if (r == 0)
-		r = cs_service_listen_unix(a, path);
+		r = cs_control_serve(a);
+	if (r == 0)
+		r = cs_service_listen_unix(a, paths[0]);
 	if (r < 0)
-		cs_agent_die(a, "cannot serve on %s: %s", path, strerror(-r));
+		cs_agent_die(a, "cannot serve on %s: %s", paths[0], strerror(-r));
+	cs_boot_ready(a);
 
 	cs_agent_loop(a);
 	cs_service_close_all(a);
 	bury(a);
+	cs_wake_close(a);
+	cs_freezer_close(a);
+	cs_config_forget_command(&a->config);
+	if (a->control.fd >= 0)
+		close(a->control.fd);
 	close(a->listener.fd);
 	close(a->signals.fd);
 	close(a->epoll);
@@ -238,10 +287,12 @@ int main(int argc, char **argv)
 			      .signals.fd = -1,
 			      .control.fd = -1,
 			      .listener.fd = -1,
-			      .console.fd = -1 };
+			      .console.fd = -1,
+			      .freezer = CS_FREEZER_NONE,
+			      .wake = CS_WAKE_NONE };
 
-	if (argc == 3 && !strcmp(argv[1], "--serve-unix"))
-		return serve_unix(&a, argv[2]);
+	if ((argc == 3 || argc == 5) && !strcmp(argv[1], "--serve-unix"))
+		return serve_unix(&a, argv + 2, argc == 5);
 	if (getpid() != 1) {
 		say_line("this is PID 1 of a clearstore guest, nothing to start by hand");
 		return 2;

@@ -7,6 +7,7 @@
  *   control.c   the monitor's connection          command.c   COMMAND, /sbin/init, console shell
  *   service.c   the host's connections            exec.c      what runs for one of them
  *   spawn.c     start a process                   stop.c      the way down
+ *   freezer.c   everybody stands still            wake.c      restored: who are we now?
  *
  * An idle guest never wakes up: no timer runs unless a deadline is set, and every deadline is the
  * end of something that is going on. Guest kernel code can be very slow (HOSTS), so each system
@@ -72,6 +73,61 @@ struct cs_stop_state {
 	struct cs_deadline deadline;
 };
 
+enum cs_freezer_state {
+	CS_FREEZER_OFF,
+	CS_FREEZER_GOING, /* processes have been told to stand still */
+	CS_FREEZER_ON,    /* none but us, and the hooks that we start, runs */
+};
+
+/* freezer.c. Descriptors are -1 when there is none: then it is done by signals. */
+struct cs_freezer {
+	enum cs_freezer_state state;
+	bool asked;                  /* FREEZE has not been answered */
+	uint32_t flags;              /* of FREEZE */
+	struct cs_deadline patience; /* CS_FREEZER_GOING lasts no longer */
+	int guest, hooks;            /* cgroups: what processes start in, what hooks do */
+	int freeze;                  /* cgroup.freeze */
+	int back;                    /* cgroup.procs of where the agent belongs */
+	struct cs_watch events;      /* cgroup.events */
+	bool no_clone;               /* the kernel cannot start a process in a cgroup */
+	pid_t *stopped;              /* by signals */
+	size_t n_stopped;
+	bool ended, typed; /* put off until the thaw: a process has ended; the console's line */
+};
+
+/* A file that is to be written at wake-up, and how long it is. */
+struct cs_held {
+	int fd;
+	size_t bytes;
+};
+
+/* What a wake-up needs, made ready before the guest is frozen for good: at wake-up each system call
+ * makes somebody wait. */
+struct cs_wake {
+	int random; /* /dev/urandom, open since boot */
+	int socket; /* for the monitor */
+	struct cs_held boot_id, machine_id, hostname, hosts;
+	char node[65];      /* the kernel's host name */
+	char name[80];      /* the text of /etc/hostname */
+	char *hosts_text;   /* of /etc/hosts, with room for one more line */
+	size_t own_at, own; /* our name in it, and its bytes; own 0: it is not there */
+	char **hooks;       /* paths, NULL-ended; NULL: none */
+};
+
+#define CS_HELD_NONE                                                                               \
+	{                                                                                          \
+		.fd = -1                                                                           \
+	}
+#define CS_FREEZER_NONE                                                                            \
+	{                                                                                          \
+		.guest = -1, .hooks = -1, .freeze = -1, .back = -1, .events.fd = -1                \
+	}
+#define CS_WAKE_NONE                                                                               \
+	{                                                                                          \
+		.random = -1, .socket = -1, .boot_id = CS_HELD_NONE, .machine_id = CS_HELD_NONE,   \
+		.hostname = CS_HELD_NONE, .hosts = CS_HELD_NONE                                    \
+	}
+
 struct cs_conn;
 
 /* Enough for what was kept of the last read, and a whole message behind it. */
@@ -89,7 +145,9 @@ struct cs_agent {
 	uint64_t child_files[2];
 
 	struct cs_config config;
+	const char *monitor;          /* test role: its socket; NULL: vsock */
 	struct cs_queue control_held; /* the first part of a message of the monitor */
+	bool control_broken;          /* a message could not be sent */
 	int disk;                     /* a folder on the persistent disk's file system; -1: none */
 	pid_t command;                /* COMMAND; 0: none runs */
 	pid_t shell;                  /* the shell on the console; 0: none */
@@ -98,6 +156,8 @@ struct cs_agent {
 	bool no_console;              /* hvc0 has failed: do not try again */
 
 	struct cs_stop_state stop;
+	struct cs_freezer freezer;
+	struct cs_wake wake;
 
 	struct cs_conn *conns, *dead; /* serving; closed in this round of the loop */
 	size_t n_conns;
@@ -134,6 +194,8 @@ void cs_modules_boot(struct cs_agent *a) __attribute__((noreturn));
 
 /* Stage (b), in the root: everything up to READY. */
 void cs_boot_root(struct cs_agent *a);
+/* The last step of it: start COMMAND, or wait at the console, and say READY. */
+void cs_boot_ready(struct cs_agent *a);
 
 /* ---- mounts.c ---- */
 
@@ -150,6 +212,16 @@ int cs_mounts_one(const char *source, const char *target, const char *type, unsi
 
 void cs_identity_kernel(struct cs_agent *a);           /* clock, hostname, lo: needs no root */
 void cs_identity_root(struct cs_agent *a, bool fresh); /* seed, /etc/hostname, hosts, machine-id */
+void cs_identity_seed(struct cs_agent *a);             /* of CONFIG, which forgets it */
+/* A random UUID's bytes from random ones; as 32 digits, or with (dashes) as 36; and a new line. */
+size_t cs_identity_uuid(uint8_t raw[16], bool dashes, char text[38]);
+/* (word) stands in (text), of /etc/hosts, as a word of its own. */
+bool cs_identity_has_name(const char *text, const char *word);
+
+/* ---- identity-wake.c ---- */
+
+void cs_identity_prepare(struct cs_agent *a); /* look, open, never change */
+void cs_identity_wake(struct cs_agent *a);    /* all of CONFIG but what is to run */
 
 /* ---- control.c ---- */
 
@@ -157,6 +229,12 @@ void cs_identity_root(struct cs_agent *a, bool fresh); /* seed, /etc/hostname, h
 int cs_control_open(struct cs_agent *a);
 /* Take messages from it in the loop. */
 int cs_control_serve(struct cs_agent *a);
+/* The same as open after the connection has been lost, which the caller still has to close: a new
+ * one in its place, not yet served. Tries for ever when it (must). */
+int cs_control_again(struct cs_agent *a, bool must);
+void cs_control_prepare(struct cs_agent *a); /* a->wake.socket */
+/* After a round of the loop: a message could not be sent, so there is no connection any more. */
+void cs_control_check(struct cs_agent *a);
 void cs_control_send(struct cs_agent *a, enum cs_wire_type type, const void *payload, size_t n);
 void cs_control_u32(struct cs_agent *a, enum cs_wire_type type, uint32_t value);
 
@@ -169,6 +247,44 @@ void cs_command_init(struct cs_agent *a);    /* hand PID 1 to /sbin/init; return
 void cs_command_console(struct cs_agent *a); /* wait for somebody to type there */
 /* (pid) was ours and has ended; true: it was COMMAND or the console's shell. */
 bool cs_command_ended(struct cs_agent *a, pid_t pid, uint32_t status);
+
+/* ---- freezer.c ---- */
+
+/* Before any process is started: cgroups, and a namespace in which nothing leads out of them. With
+ * (run_init) they are such that an init can have its own below. Without cgroups: by signals. */
+void cs_freezer_boot(struct cs_agent *a, bool run_init);
+/* This process goes on as the agent: out of there. */
+void cs_freezer_leave(struct cs_agent *a);
+/* The same for tests, below the cgroup (base) and without a namespace. 0 or -errno. */
+int cs_freezer_open(struct cs_agent *a, const char *base, bool run_init);
+void cs_freezer_close(struct cs_agent *a);
+
+void cs_freezer_begin(struct cs_agent *a, uint32_t flags); /* FREEZE */
+void cs_freezer_hold(struct cs_agent *a);                  /* at once, without an answer */
+void cs_freezer_thaw(struct cs_agent *a);                  /* whatever state it is in */
+/* A thaw in two steps: let them run; what has been put off for it. */
+void cs_freezer_release(struct cs_agent *a);
+void cs_freezer_settle(struct cs_agent *a);
+void cs_freezer_expire(struct cs_agent *a);
+/* A process of ours could not be put where it belongs: from now on by signals. */
+void cs_freezer_leak(struct cs_agent *a);
+/* What the hooks have left behind belongs to everybody else; with (kill) it is ended. */
+void cs_freezer_adopt(struct cs_agent *a, bool kill);
+
+/* ---- freezer-signals.c ---- */
+
+/* Stop every process that comes from us, and know which; let these go on. 0 or -errno. */
+int cs_signals_stop(struct cs_agent *a, uint32_t patience_ms);
+void cs_signals_continue(struct cs_agent *a);
+
+/* ---- wake.c, hooks.c ---- */
+
+void cs_wake_prepare(struct cs_agent *a);
+void cs_wake_close(struct cs_agent *a); /* what is ready is not needed, or not true any more */
+/* The monitor's connection is lost: because we have been restored (reset), or it may be. */
+void cs_wake(struct cs_agent *a, bool reset);
+void cs_hooks_prepare(struct cs_agent *a);
+void cs_hooks_run(struct cs_agent *a);
 
 /* ---- stop.c ---- */
 

@@ -31,24 +31,41 @@ static void ask_monitor(struct cs_agent *a)
 		cs_agent_say(a, "no monitor answers on vsock (%s): console only", strerror(-r));
 }
 
-void cs_boot_root(struct cs_agent *a)
+void cs_boot_ready(struct cs_agent *a)
 {
 	uint32_t failed = 0;
-	bool fresh = false;
+
+	if (a->config.argv && a->config.argv[0])
+		failed = cs_command_start(a);
+	else if (a->role == CS_ROLE_INIT && a->console.fd < 0)
+		cs_command_console(a);
+
+	/* Also before the word that it could not be run: the monitor waits for READY first. */
+	cs_control_send(a, CS_WIRE_READY, NULL, 0);
+	if (failed)
+		cs_command_end(a, failed);
+}
+
+void cs_boot_root(struct cs_agent *a)
+{
+	bool fresh = false, run_init;
 	const char *what;
 	int r;
 
 	need_stdio();
 	ask_monitor(a);
+	run_init = a->config.flags & CS_WIRE_CONFIG_INIT;
 	cs_identity_kernel(a);
 	r = cs_mounts_root(a, a->config.flags & CS_WIRE_CONFIG_PERSIST, &fresh, &what);
 	if (r < 0)
 		cs_agent_die(a, "cannot mount %s: %s", what, strerror(-r));
 	cs_identity_root(a, fresh);
+	cs_freezer_boot(a, run_init);
 
 	/* From here on there may be two of us: descriptors of the loop only behind it. */
-	if (a->config.flags & CS_WIRE_CONFIG_INIT)
+	if (run_init)
 		cs_command_init(a);
+	cs_freezer_leave(a);
 	r = cs_agent_prepare(a);
 	if (r == 0)
 		r = cs_control_serve(a);
@@ -58,14 +75,5 @@ void cs_boot_root(struct cs_agent *a)
 	r = cs_service_listen(a);
 	if (r < 0 && a->control.fd >= 0)
 		cs_agent_die(a, "cannot serve on vsock: %s", strerror(-r));
-
-	if (a->config.argv && a->config.argv[0])
-		failed = cs_command_start(a);
-	else if (a->role == CS_ROLE_INIT)
-		cs_command_console(a);
-
-	/* Also before the word that it could not be run: the monitor waits for READY first. */
-	cs_control_send(a, CS_WIRE_READY, NULL, 0);
-	if (failed)
-		cs_command_end(a, failed);
+	cs_boot_ready(a);
 }

@@ -138,10 +138,17 @@ static void start_shell(struct cs_agent *a, int fd)
 
 static void console_ready(struct cs_agent *a, struct cs_watch *w, uint32_t events)
 {
-	int fd = open_console(O_RDWR);
+	int fd;
+
+	if (a->freezer.state != CS_FREEZER_OFF) {
+		a->freezer.typed = true;
+		cs_watch_set(a, w, 0);
+		return;
+	}
 
 	/* What has been typed stays there, for the shell. Our own descriptor dies with the shell's
 	 * session: the kernel hangs the terminal up for everybody who has it open. */
+	fd = open_console(O_RDWR);
 	cs_watch_close(a, w);
 	if (a->stop.phase != CS_STOP_NONE || fd < 0) {
 		if (fd >= 0)

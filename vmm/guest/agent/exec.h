@@ -56,6 +56,7 @@ struct cs_conn {
 	struct cs_queue held; /* the first part of a message */
 	struct cs_queue out;  /* what the socket has not taken yet */
 	bool closing;         /* when (out) has gone */
+	bool waiting;         /* an EXEC in (held) is for when the guest is not frozen any more */
 	uint32_t stdin_left;  /* bytes of a STDIN message still to come */
 	int low;              /* the socket is ready only with so many bytes; 0: with any */
 	struct cs_deadline deadline;
@@ -71,6 +72,9 @@ void cs_service_expire(struct cs_agent *a, uint64_t now);
 uint64_t cs_service_next(const struct cs_agent *a); /* earliest deadline; UINT64_MAX: none */
 /* (pid) has ended; true: it was one of ours. */
 bool cs_service_ended(struct cs_agent *a, pid_t pid, uint32_t status);
+
+/* The guest is not frozen any more: what has waited for that. */
+void cs_service_resume(struct cs_agent *a);
 
 /* Close now; freed at the end of the round. A process goes on being looked after until it ends. */
 void cs_conn_close(struct cs_agent *a, struct cs_conn *c);

@@ -8,14 +8,13 @@
 #include <string.h>
 #include <unistd.h>
 
-char *cs_file_load(const char *path)
+char *cs_file_read(int fd)
 {
 	size_t room = 4096, n = 0;
 	char *text = malloc(room);
-	int fd = text ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
 	ssize_t got = -1;
 
-	while (fd >= 0 && (got = read(fd, text + n, room - n - 1)) > 0) {
+	while (text && (got = read(fd, text + n, room - n - 1)) > 0) {
 		char *grown;
 
 		n += (size_t)got;
@@ -31,14 +30,24 @@ char *cs_file_load(const char *path)
 		room *= 2;
 	}
 
-	if (fd >= 0)
-		close(fd);
 	if (got < 0) {
 		free(text);
 		return NULL;
 	}
 
 	text[n] = 0;
+	return text;
+}
+
+char *cs_file_load(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	char *text;
+
+	if (fd < 0)
+		return NULL;
+	text = cs_file_read(fd);
+	close(fd);
 	return text;
 }
 

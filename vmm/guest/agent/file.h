@@ -11,6 +11,9 @@
  * CS_FILE_MAX. */
 char *cs_file_load(const char *path);
 
+/* The same of what is still to be read from (fd). */
+char *cs_file_read(int fd);
+
 /* Make (path) hold exactly (text). 0 or -errno. */
 int cs_file_write(const char *path, const char *text);
 

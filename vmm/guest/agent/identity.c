@@ -47,25 +47,26 @@ void cs_identity_kernel(struct cs_agent *a)
 	raise_lo(a);
 }
 
-/* Credited, and mixed in at once: no process of this guest has asked for a random byte yet. */
-static void seed(struct cs_agent *a)
+/* Credited, and mixed in at once: nobody in this guest has asked for a random byte yet, or since it
+ * was restored. */
+void cs_identity_seed(struct cs_agent *a)
 {
 	struct cs_rand_pool pool = { .entropy_bits = 8 * sizeof(pool.data),
 				     .bytes = sizeof(pool.data) };
-	int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC | O_NOCTTY);
+	int *fd = &a->wake.random;
 
+	if (*fd < 0)
+		*fd = open("/dev/urandom", O_RDWR | O_CLOEXEC | O_NOCTTY);
 	memcpy(pool.data, a->config.seed, sizeof(pool.data));
-	if (fd < 0 || ioctl(fd, CS_RNDADDENTROPY, &pool) < 0 || ioctl(fd, CS_RNDRESEEDCRNG) < 0)
+	if (*fd < 0 || ioctl(*fd, CS_RNDADDENTROPY, &pool) < 0 || ioctl(*fd, CS_RNDRESEEDCRNG) < 0)
 		cs_agent_trouble(a, "cannot seed the random pool: %s", strerror(errno));
-	if (fd >= 0)
-		close(fd);
 
 	explicit_bzero(&pool, sizeof(pool));
 	explicit_bzero(a->config.seed, sizeof(a->config.seed));
 }
 
-/* (word) stands in (text) as a word of its own, outside of comments. */
-static bool has_name(const char *text, const char *word)
+/* Outside of comments. */
+bool cs_identity_has_name(const char *text, const char *word)
 {
 	static const char space[] = " \t\n";
 	size_t n = strlen(word);
@@ -95,7 +96,7 @@ static void name_in_hosts(struct cs_agent *a)
 	char line[160];
 	int fd, n;
 
-	if (!now || !has_name(now, a->config.hostname)) {
+	if (!now || !cs_identity_has_name(now, a->config.hostname)) {
 		n = snprintf(line, sizeof(line), "%s%s127.0.1.1\t%s\n",
 			     now ? "" : "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n",
 			     now && *now && now[strlen(now) - 1] != '\n' ? "\n" : "",
@@ -109,30 +110,40 @@ static void name_in_hosts(struct cs_agent *a)
 	free(now);
 }
 
-/* One that no other guest has, once for each overlay. A root that has no such file at all does not
- * use it (systemd's would write it itself, but take the guest for newly installed). */
+size_t cs_identity_uuid(uint8_t raw[16], bool dashes, char text[38])
+{
+	static const char digits[] = "0123456789abcdef";
+	size_t n = 0;
+
+	raw[6] = (raw[6] & 0x0f) | 0x40;
+	raw[8] = (raw[8] & 0x3f) | 0x80;
+	for (size_t i = 0; i < 16; i++) {
+		if (dashes && (i == 4 || i == 6 || i == 8 || i == 10))
+			text[n++] = '-';
+		text[n++] = digits[raw[i] >> 4];
+		text[n++] = digits[raw[i] & 15];
+	}
+	text[n++] = '\n';
+	text[n] = 0;
+	return n;
+}
+
+/* One that no other guest has, once for each overlay, of the shape that machine-id(5) has it in. A
+ * root that has no such file at all does not use it (systemd's would write it itself, but take the
+ * guest for newly installed). */
 static void renew_machine_id(struct cs_agent *a)
 {
-	static const char path[] = "/etc/machine-id", digits[] = "0123456789abcdef";
+	static const char path[] = "/etc/machine-id";
 	bool run_init = a->config.flags & CS_WIRE_CONFIG_INIT;
 	uint8_t raw[16];
-	char text[34];
+	char text[38];
 
 	if (!run_init && access(path, F_OK) < 0)
 		return;
 	if (getrandom(raw, sizeof(raw), 0) != sizeof(raw))
 		return;
 
-	/* Of the shape of a random UUID, as machine-id(5) has it. */
-	raw[6] = (raw[6] & 0x0f) | 0x40;
-	raw[8] = (raw[8] & 0x3f) | 0x80;
-	for (size_t i = 0; i < sizeof(raw); i++) {
-		text[2 * i] = digits[raw[i] >> 4];
-		text[2 * i + 1] = digits[raw[i] & 15];
-	}
-	text[32] = '\n';
-	text[33] = 0;
-
+	cs_identity_uuid(raw, false, text);
 	/* A link, as in some images to /var/lib/dbus, would only be followed: it is to be ours. */
 	if (cs_file_write(path, text) < 0)
 		cs_agent_say(a, "cannot write %s", path);
@@ -143,7 +154,7 @@ void cs_identity_root(struct cs_agent *a, bool fresh)
 	char name[sizeof(a->config.hostname) + 1];
 
 	if (a->config.seeded)
-		seed(a);
+		cs_identity_seed(a);
 	if (fresh)
 		renew_machine_id(a);
 	if (!*a->config.hostname)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What the agent asks of Linux and musl's headers do not name: musl-gcc sees no kernel headers. The
  * names are our own, so that the files also compile beside the kernel's headers. Sources:
- * include/uapi/linux/{vm_sockets,random,fs}.h of Linux 6.12. */
+ * include/uapi/linux/{vm_sockets,random,fs,sched}.h of Linux 6.12. */
 #pragma once
 
 #include <stdint.h>
@@ -21,6 +21,13 @@ struct cs_rand_pool {
 	int entropy_bits, bytes;
 	uint8_t data[32];
 };
+
+/* struct clone_args of clone3(2), since 5.7. */
+struct cs_clone {
+	uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
+		set_tid_size, cgroup;
+};
+#define CS_CLONE_INTO_CGROUP UINT64_C(0x200000000)
 
 #define CS_RNDADDENTROPY   0x40085203 /* _IOW('R', 0x03, int[2]) */
 #define CS_RNDRESEEDCRNG   0x5207     /* _IO('R', 0x07); since 4.17 */

@@ -118,7 +118,6 @@ static void mount_kernel(struct cs_agent *a)
 	} mounts[] = {
 		{ "proc", "/proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC },
 		{ "sysfs", "/sys", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC },
-		{ "cgroup2", "/sys/fs/cgroup", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC },
 		{ "devtmpfs", "/dev", NULL, MS_NOSUID },
 		{ "devpts", "/dev/pts", "gid=5,mode=620,ptmxmode=666", MS_NOSUID | MS_NOEXEC },
 		{ "tmpfs", "/dev/shm", "mode=1777", MS_NOSUID | MS_NODEV },

@@ -178,6 +178,9 @@ static ssize_t parse_one(struct cs_agent *a, struct cs_conn *c, const uint8_t *a
 		return begin_stdin(a, c, head.bytes) ? (ssize_t)CS_HEAD_BYTES : -1;
 	if (n < CS_HEAD_BYTES + head.bytes)
 		return 0;
+	c->waiting = head.type == CS_WIRE_EXEC && a->freezer.state != CS_FREEZER_OFF;
+	if (c->waiting)
+		return 0;
 
 	return dispatch(a, c, head, at + CS_HEAD_BYTES) ? (ssize_t)(CS_HEAD_BYTES + head.bytes)
 							: -1;
@@ -202,6 +205,18 @@ static void parse(struct cs_agent *a, struct cs_conn *c, const uint8_t *at, size
 		gone(a, c);
 }
 
+/* What was held, and (n) bytes behind it in the scratch. */
+static void parse_held(struct cs_agent *a, struct cs_conn *c, size_t n)
+{
+	size_t held = cs_queue_bytes(&c->held);
+
+	if (held) {
+		memcpy(a->scratch, cs_queue_at(&c->held), held);
+		cs_queue_clear(&c->held);
+	}
+	parse(a, c, a->scratch, held + n);
+}
+
 static void take(struct cs_agent *a, struct cs_conn *c)
 {
 	size_t held = cs_queue_bytes(&c->held);
@@ -218,11 +233,7 @@ static void take(struct cs_agent *a, struct cs_conn *c)
 		return;
 	}
 
-	if (held) {
-		memcpy(a->scratch, cs_queue_at(&c->held), held);
-		cs_queue_clear(&c->held);
-	}
-	parse(a, c, a->scratch, held + (size_t)n);
+	parse_held(a, c, (size_t)n);
 }
 
 /* In the middle of a large STDIN message: sleep until most of the rest is here, instead of waking
@@ -279,7 +290,7 @@ void cs_conn_arm(struct cs_agent *a, struct cs_conn *c)
 		return;
 	}
 
-	if (!c->closing && waiting < OUT_MAX)
+	if (!c->closing && !c->waiting && waiting < OUT_MAX)
 		want |= EPOLLIN;
 	if (waiting)
 		want |= EPOLLOUT;
@@ -419,6 +430,33 @@ bool cs_service_ended(struct cs_agent *a, pid_t pid, uint32_t status)
 	}
 
 	return false;
+}
+
+/* Whoever asked may be gone: in a clone of the guest that was asked, nobody is to see his command
+ * run a second time. */
+static bool is_gone(const struct cs_conn *c)
+{
+	char byte;
+	ssize_t n = recv(c->socket.fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK);
+
+	return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+void cs_service_resume(struct cs_agent *a)
+{
+	struct cs_conn *next;
+
+	for (struct cs_conn *c = a->conns; c; c = next) {
+		next = c->next;
+		if (!c->waiting)
+			continue;
+		c->waiting = false;
+		if (is_gone(c))
+			gone(a, c);
+		else
+			parse_held(a, c, 0);
+		cs_conn_arm(a, c);
+	}
 }
 
 void cs_service_expire(struct cs_agent *a, uint64_t now)

@@ -8,6 +8,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 #include <unistd.h>
 
 #include "vmm/guest/agent/file.h"
+#include "vmm/guest/agent/kernel.h"
 
 #define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -30,6 +32,8 @@ struct launch {
 	const char *search; /* a PATH */
 	const uint64_t *files;
 	bool change_user, adjust_oom;
+	int cgroup;           /* where it is to be, when it could not be born there; -1 */
+	volatile bool astray; /* it is not there */
 	volatile int error;
 	volatile enum step step;
 	const char *volatile tried; /* what it last asked the kernel to execute */
@@ -39,7 +43,11 @@ struct launch {
 
 /* ---- in the child: no libc but wrappers of one system call ---- */
 
-static void child_user(struct launch *l)
+/* A sanitizer marks what lies below the frames of a function, and unmarks it when that returns.
+ * These never do, and their stack is the parent's. */
+#define CHILD __attribute__((no_sanitize("address")))
+
+CHILD static void child_user(struct launch *l)
 {
 	const struct cs_user *u = &l->spawn->user;
 
@@ -51,19 +59,18 @@ static void child_user(struct launch *l)
 		l->error = errno;
 }
 
-static void child_oom(void)
+CHILD static bool child_write(int folder, const char *path)
 {
-	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	int fd = openat(folder, path, O_WRONLY | O_CLOEXEC);
+	bool done = fd >= 0 && write(fd, "0", 1) == 1;
 
-	/* If it fails the process is as hard to kill as we are: no reason not to run it. */
-	if (fd >= 0) {
-		cs_file_write_all(fd, "0", 1);
+	if (fd >= 0)
 		close(fd);
-	}
+	return done;
 }
 
 /* Join a folder of the PATH and the name. false: too long. */
-static bool join(char *into, size_t room, const char *folder, size_t n, const char *name)
+CHILD static bool join(char *into, size_t room, const char *folder, size_t n, const char *name)
 {
 	size_t length = strlen(name);
 
@@ -78,7 +85,7 @@ static bool join(char *into, size_t room, const char *folder, size_t n, const ch
 
 /* Returns the errno of a program that could not be executed. Asks for the file first: that is
  * cheaper than an exec that fails, and tells a missing file from a missing interpreter. */
-static int child_try(struct launch *l, const char *path)
+CHILD static int child_try(struct launch *l, const char *path)
 {
 	const char *const login[] = { l->spawn->login, NULL };
 
@@ -91,7 +98,7 @@ static int child_try(struct launch *l, const char *path)
 
 /* As execvp() does it: returns only when nothing could be executed. What is tried on the way must
  * not reach l->error: the parent sees it also when a later one succeeds. */
-static void child_execute(struct launch *l)
+CHILD static void child_execute(struct launch *l)
 {
 	const char *name = l->argv[0], *at = l->search, *end;
 	int worst = ENOENT, error;
@@ -116,7 +123,7 @@ static void child_execute(struct launch *l)
 	l->error = worst;
 }
 
-static __attribute__((noreturn)) void child(struct launch *l)
+CHILD static __attribute__((noreturn)) void child(struct launch *l)
 {
 	const struct cs_spawn *s = l->spawn;
 	sigset_t none;
@@ -131,8 +138,11 @@ static __attribute__((noreturn)) void child(struct launch *l)
 		l->error = errno;
 	if (l->files[0])
 		syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, l->files, NULL);
+	/* If it fails the process is as hard to kill as we are: no reason not to run it. */
 	if (l->adjust_oom)
-		child_oom();
+		child_write(-1, "/proc/self/oom_score_adj");
+	if (l->cgroup >= 0)
+		l->astray = !child_write(l->cgroup, "cgroup.procs");
 
 	if (!l->error && l->change_user) {
 		l->step = STEP_USER;
@@ -281,25 +291,59 @@ static size_t env_defaults(struct cs_agent *a, const struct cs_spawn *s, char **
 	return n;
 }
 
-/* A separate frame, never inlined: what the child does to its stack must not be the parent's. */
-static __attribute__((noinline)) pid_t launch(struct launch *l)
+/* vfork() by clone3(2), which can do more: the pid, 0, or -errno. The child returns first and runs
+ * on over the stack, so the way back to our caller is kept in a register that the call preserves.
+ */
+static __attribute__((naked, noinline, returns_twice)) long vfork_as(struct cs_clone *how,
+								     size_t bytes)
 {
-	pid_t pid = vfork();
+	__asm__("pop %rdx\n\t"
+		"mov $435, %eax\n\t"
+		"syscall\n\t"
+		"push %rdx\n\t"
+		"ret");
+}
 
-	if (pid == 0)
-		child(l);
-	return pid;
+/* A separate frame, never inlined: what the child does to its stack must not be the parent's. */
+static __attribute__((noinline)) pid_t launch(struct cs_agent *a, struct launch *l, int cgroup)
+{
+	struct cs_clone how = { .flags = CLONE_VM | CLONE_VFORK | CS_CLONE_INTO_CGROUP,
+				.exit_signal = SIGCHLD,
+				.cgroup = (uint64_t)cgroup };
+	long pid = -ENOSYS;
+
+	/* Born there: to move it costs much more, the kernel then waits for all CPUs. */
+	if (cgroup >= 0 && !a->freezer.no_clone) {
+		pid = vfork_as(&how, sizeof(how));
+		if (pid == 0)
+			child(l);
+		a->freezer.no_clone = pid == -ENOSYS || pid == -EINVAL || pid == -E2BIG;
+	}
+	if (pid < 0 && pid != -EAGAIN && pid != -ENOMEM) {
+		l->cgroup = cgroup;
+		pid = vfork();
+		if (pid == 0)
+			child(l);
+		pid = pid < 0 ? -errno : pid;
+	}
+	return (pid_t)pid;
 }
 
 pid_t cs_spawn_run(struct cs_agent *a, struct cs_spawn *s)
 {
-	struct launch l = { .spawn = s, .argv = s->argv, .files = a->child_files };
+	struct launch l = { .spawn = s, .argv = s->argv, .files = a->child_files, .cgroup = -1 };
 	char text[5][272];
 	size_t n = 0, given = 0;
 	const char *path;
 	char **env;
 	pid_t pid;
 
+	/* Born frozen, it would never execute, and we wait for that. */
+	if (a->freezer.state != CS_FREEZER_OFF && !s->hook) {
+		s->error = EAGAIN;
+		snprintf(s->words, sizeof(s->words), "the guest is being saved");
+		return -EAGAIN;
+	}
 	while (s->env && s->env[given])
 		given++;
 	env = calloc(given + 6, sizeof(*env));
@@ -318,10 +362,12 @@ pid_t cs_spawn_run(struct cs_agent *a, struct cs_spawn *s)
 	l.change_user = s->user.uid || s->user.gid || s->user.n_groups;
 	l.adjust_oom = a->role == CS_ROLE_UNDER_INIT;
 
-	pid = launch(&l);
+	pid = launch(a, &l, s->hook ? a->freezer.hooks : a->freezer.guest);
 	if (pid < 0)
-		l.error = errno;
+		l.error = -pid;
 	free(env);
+	if (l.astray && !s->hook)
+		cs_freezer_leak(a);
 	if (!l.error)
 		return pid;
 

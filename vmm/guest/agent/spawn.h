@@ -17,6 +17,7 @@ struct cs_spawn {
 	struct cs_user user; /* all zero: root */
 	int fd[3];           /* its stdin, stdout, stderr: all over 2 */
 	bool terminal;       /* fd[0] is a terminal: make it the controlling one */
+	bool hook;           /* runs while everybody else is frozen */
 
 	/* on failure */
 	int error; /* errno */

@@ -64,6 +64,10 @@ void cs_stop_begin(struct cs_agent *a, uint32_t kind, uint32_t grace_ms)
 {
 	uint64_t end = cs_agent_now() + (grace_ms < GRACE_MAX_MS ? grace_ms : GRACE_MAX_MS);
 
+	if (a->role == CS_ROLE_TEST) {
+		a->over = true;
+		return;
+	}
 	/* Asked again: perhaps with less patience. */
 	if (a->stop.phase != CS_STOP_NONE) {
 		if (end < a->stop.deadline.at_ms)
@@ -71,6 +75,8 @@ void cs_stop_begin(struct cs_agent *a, uint32_t kind, uint32_t grace_ms)
 		return;
 	}
 
+	/* Nobody who is frozen can go down. */
+	cs_freezer_thaw(a);
 	a->stop.kind = kind;
 	a->stop.phase = a->role == CS_ROLE_UNDER_INIT ? CS_STOP_ASKED : CS_STOP_TERM;
 	cs_deadline_set(a, &a->stop.deadline, end);

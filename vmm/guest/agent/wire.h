@@ -92,6 +92,7 @@ enum cs_wire_freeze_flag {
 enum cs_wire_config_flag {
 	CS_WIRE_CONFIG_PERSIST = 1, /* the overlay's upper is on the disk /dev/vda, not on tmpfs */
 	CS_WIRE_CONFIG_INIT = 2,    /* hand PID 1 to /sbin/init */
+	CS_WIRE_CONFIG_SAME = 4, /* restored, and not another one: keeps machine id and boot id */
 };
 
 struct cs_wire_config {

@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tests/agent/guest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define WHILE_MS 150 /* in which a process that runs does something */
+
+static const struct timespec nap = { .tv_nsec = 10000000 };
+
+/* ---- where ---- */
+
+/* The mount of cgroup2; NULL: there is none. */
+static const char *cgroups(void)
+{
+	static const char *const mounts[] = { "/sys/fs/cgroup", "/sys/fs/cgroup/unified" };
+	char path[64];
+
+	for (size_t i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), "%s/cgroup.procs", mounts[i]);
+		if (!access(path, W_OK))
+			return mounts[i];
+	}
+	return NULL;
+}
+
+const char *guest_lacks(bool cgroup)
+{
+	if (getuid() != 0)
+		return "not root: cannot make namespaces";
+	if (cgroup && !cgroups())
+		return "no cgroup2 is mounted that can be written to";
+	return NULL;
+}
+
+/* ---- in the child ---- */
+
+static void must(int r, const char *what)
+{
+	if (r < 0) {
+		perror(what);
+		_exit(1);
+	}
+}
+
+static void put_file(const char *path, const char *text)
+{
+	char name[128], *slash;
+	bool executable;
+	int fd;
+
+	snprintf(name, sizeof(name), "%s", path);
+	executable = name[strlen(name) - 1] == '*';
+	if (executable)
+		name[strlen(name) - 1] = 0;
+	for (slash = strchr(name + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		*slash = 0;
+		mkdir(name, 0755);
+		*slash = '/';
+	}
+	fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	must(fd, name);
+	must(write(fd, text, strlen(text)) < (ssize_t)strlen(text) ? -1 : 0, name);
+	must(fchmod(fd, executable ? 0755 : 0644), name);
+	close(fd);
+}
+
+/* Its own world; nothing of it is seen outside. */
+static void make_world(const char *const *files)
+{
+	static const char *const covered[] = { "/etc", "/run" };
+
+	must(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), "/");
+	for (size_t i = 0; i < 2; i++)
+		must(mount("tmpfs", covered[i], "tmpfs", 0, "mode=755"), covered[i]);
+	must(mount("proc", "/proc", "proc", 0, NULL), "/proc");
+	put_file("/run/drop", "");
+	must(mount("/run/drop", "/proc/sys/vm/drop_caches", NULL, MS_BIND, NULL), "drop_caches");
+	if (!access("/dev/console", F_OK))
+		must(mount("/dev/null", "/dev/console", NULL, MS_BIND, NULL), "/dev/console");
+	must(sethostname("before", 6), "sethostname");
+	for (; files && *files; files += 2)
+		put_file(files[0], files[1]);
+}
+
+static void become_agent(const struct guest *g, const char *monitor, const char *const *files)
+{
+	const char *build = getenv("builddir");
+	char program[4096];
+
+	snprintf(program, sizeof(program), "%s/agent-fake", build ? build : ".");
+	for (int fd = 3; fd < 1024; fd++)
+		close(fd);
+	make_world(files);
+	execl(program, program, "--serve-unix", g->peer.path, monitor, g->cgroup, NULL);
+	perror(program);
+	_exit(1);
+}
+
+/* ---- the monitor ---- */
+
+static int listen_at(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	assert_true(fd >= 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(fd, 8), 0);
+	return fd;
+}
+
+void guest_accept(struct guest *g)
+{
+	struct pollfd p = { .fd = g->listener, .events = POLLIN };
+	uint8_t payload[CS_WIRE_MAX + 1];
+	uint32_t version;
+
+	if (poll(&p, 1, PEER_PATIENCE_MS) != 1)
+		fail_msg("the agent does not come to its monitor");
+	g->control = accept4(g->listener, NULL, NULL, SOCK_CLOEXEC);
+	assert_true(g->control >= 0);
+	assert_int_equal(peer_expect(g->control, CS_WIRE_HELLO, payload), 4);
+	memcpy(&version, payload, 4);
+	assert_int_equal(version, CS_WIRE_VERSION);
+}
+
+void guest_send_config(struct guest *g, const struct guest_config *config)
+{
+	struct cs_wire_config head = { .realtime_ns = config->realtime_ns, .flags = config->flags };
+	uint8_t payload[CS_WIRE_MAX];
+	size_t n = sizeof(head), name = strlen(config->hostname) + 1;
+
+	memset(head.seed, 0x5a, sizeof(head.seed));
+	memcpy(payload, &head, n);
+	memcpy(payload + n, config->hostname, name);
+	n += name;
+	n += peer_put_list(payload + n, config->argv);
+	n += peer_put_list(payload + n, config->env);
+	peer_send(g->control, CS_WIRE_CONFIG, payload, n);
+}
+
+struct guest *guest_boot(const struct guest_config *config, const char *const *files, bool cgroup)
+{
+	static const struct guest_config plain = { .hostname = "first" };
+	struct guest *g = calloc(1, sizeof(*g));
+	uint8_t payload[CS_WIRE_MAX + 1];
+	char monitor[64];
+
+	assert_non_null(g);
+	memcpy(g->peer.folder, "/tmp/cs-guest-XXXXXX", 21);
+	assert_non_null(mkdtemp(g->peer.folder));
+	snprintf(g->peer.path, sizeof(g->peer.path), "%s/socket", g->peer.folder);
+	snprintf(monitor, sizeof(monitor), "%s/monitor", g->peer.folder);
+	g->listener = listen_at(monitor);
+	if (cgroup) {
+		snprintf(g->cgroup, sizeof(g->cgroup), "%s/cs-test-%d", cgroups(), (int)getpid());
+		assert_int_equal(mkdir(g->cgroup, 0755), 0);
+	}
+
+	g->peer.pid = (pid_t)syscall(SYS_clone, CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWPID | SIGCHLD,
+				     NULL, NULL, NULL, NULL);
+	assert_true(g->peer.pid >= 0);
+	if (g->peer.pid == 0)
+		become_agent(g, monitor, files);
+	guest_accept(g);
+	guest_send_config(g, config ? config : &plain);
+	peer_expect(g->control, CS_WIRE_READY, payload);
+	return g;
+}
+
+bool guest_end(struct guest *g)
+{
+	static const char *const folders[] = { "/guest", "/wake", "" };
+	char path[96];
+	int status = -1;
+
+	/* Frozen, it would hear of it, but its processes not. */
+	kill(g->peer.pid, SIGTERM);
+	waitpid(g->peer.pid, &status, 0);
+	close(g->control);
+	close(g->listener);
+	for (size_t i = 0; *g->cgroup && i < 3; i++) {
+		snprintf(path, sizeof(path), "%s%s", g->cgroup, folders[i]);
+		/* The last process of the namespace is gone from it a moment later. */
+		for (int tries = 0; rmdir(path) < 0 && errno == EBUSY && tries < 500; tries++)
+			nanosleep(&nap, NULL);
+	}
+	snprintf(path, sizeof(path), "%s/monitor", g->peer.folder);
+	unlink(path);
+	unlink(g->peer.path);
+	rmdir(g->peer.folder);
+	free(g);
+	return status == 0;
+}
+
+void guest_freeze(struct guest *g, uint32_t flags)
+{
+	uint8_t payload[CS_WIRE_MAX + 1];
+	uint32_t error = ~0u;
+
+	peer_send(g->control, CS_WIRE_FREEZE, &flags, sizeof(flags));
+	peer_expect(g->control, CS_WIRE_FROZEN, payload);
+	memcpy(&error, payload, sizeof(error));
+	assert_int_equal(error, 0);
+}
+
+void guest_thaw(struct guest *g)
+{
+	peer_send(g->control, CS_WIRE_THAW, NULL, 0);
+}
+
+void guest_cut(struct guest *g)
+{
+	close(g->control);
+	guest_accept(g);
+}
+
+void guest_wake(struct guest *g, const struct guest_config *config)
+{
+	uint8_t payload[CS_WIRE_MAX + 1];
+
+	guest_cut(g);
+	guest_send_config(g, config);
+	peer_expect(g->control, CS_WIRE_READY, payload);
+}
+
+/* ---- what is in it ---- */
+
+static int open_in(const struct guest *g, const char *path, int flags)
+{
+	char name[160];
+
+	snprintf(name, sizeof(name), "/proc/%d/root%s", (int)g->peer.pid, path);
+	return open(name, flags | O_CLOEXEC, 0644);
+}
+
+char *guest_read(const struct guest *g, const char *path)
+{
+	char *text = calloc(1, 65536);
+	int fd = open_in(g, path, O_RDONLY);
+
+	assert_non_null(text);
+	if (fd >= 0) {
+		assert_true(read(fd, text, 65535) >= 0);
+		close(fd);
+	}
+	return text;
+}
+
+void guest_write(const struct guest *g, const char *path, const char *text)
+{
+	int fd = open_in(g, path, O_WRONLY | O_CREAT | O_TRUNC);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+	close(fd);
+}
+
+void guest_wait_text(const struct guest *g, const char *path, const char *text)
+{
+	for (int i = 0; i < PEER_PATIENCE_MS / 10; i++) {
+		char *now = guest_read(g, path);
+		bool there = strstr(now, text) != NULL;
+
+		free(now);
+		if (there)
+			return;
+		nanosleep(&nap, NULL);
+	}
+	fail_msg("no '%s' in the guest's %s", text, path);
+}
+
+pid_t guest_child(const struct guest *g)
+{
+	char name[64], text[64] = "";
+	int fd;
+
+	snprintf(name, sizeof(name), "/proc/%d/task/%d/children", (int)g->peer.pid,
+		 (int)g->peer.pid);
+	fd = open(name, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) {
+		print_message("%s: %s\n", name, strerror(errno));
+		skip();
+	}
+	assert_true(read(fd, text, sizeof(text) - 1) > 0);
+	close(fd);
+	return (pid_t)strtol(text, NULL, 10);
+}
+
+char *guest_run(const struct guest *g, const char *script)
+{
+	struct peer_result r = peer_shell(&g->peer, script);
+	char *out = (char *)r.out;
+
+	if (r.failed || r.status)
+		fail_msg("%s: status %u, %s%s", script, r.status, r.words, (char *)r.err);
+	free(r.err);
+	return out;
+}
+
+void guest_assert_changes(const struct guest *g, const char *path)
+{
+	char *before = guest_read(g, path);
+	bool same = true;
+
+	for (int i = 0; same && i < PEER_PATIENCE_MS / 10; i++) {
+		char *now = guest_read(g, path);
+
+		same = !strcmp(now, before);
+		free(now);
+		nanosleep(&nap, NULL);
+	}
+	if (same)
+		fail_msg("%s of the guest stays '%s'", path, before);
+	free(before);
+}
+
+void guest_assert_still(const struct guest *g, const char *path)
+{
+	const struct timespec a_while = { .tv_nsec = WHILE_MS * 1000000L };
+	char *before = guest_read(g, path), *now;
+
+	nanosleep(&a_while, NULL);
+	now = guest_read(g, path);
+	assert_string_equal(now, before);
+	free(before);
+	free(now);
+}

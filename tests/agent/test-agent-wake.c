@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The agent of a guest that has been restored: it finds its monitor's connection lost, and is
+ * another guest before anybody in it runs on. */
+#include <errno.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "tests/agent/guest.h"
+
+#define COUNT  "n=0; while :; do n=$((n+1)); echo $n >/run/count; sleep 0.01; done"
+#define ID     "/etc/machine-id"
+#define BOOT   "/proc/sys/kernel/random/boot_id"
+#define OLD_ID "0123456789abcdef0123456789abcdef\n"
+
+static const struct guest_config second = { .hostname = "second-guest",
+					    .realtime_ns = 2000000000123456789 };
+
+static struct guest *boot(const struct guest_config *config, const char *const *files)
+{
+	const char *lacks = guest_lacks(true);
+
+	if (lacks) {
+		print_message("%s\n", lacks);
+		skip();
+	}
+	return guest_boot(config, files, true);
+}
+
+static struct guest *boot_counting(const char *const *files)
+{
+	struct guest *g =
+		boot(&(struct guest_config){ .hostname = "first", .argv = ARGV("sh", "-c", COUNT) },
+		     files);
+
+	guest_assert_changes(g, "/run/count");
+	return g;
+}
+
+static void assert_text(const struct guest *g, const char *path, const char *text)
+{
+	char *now = guest_read(g, path);
+
+	assert_string_equal(now, text);
+	free(now);
+}
+
+static void assert_run(const struct guest *g, const char *script, const char *text)
+{
+	char *now = guest_run(g, script);
+
+	assert_string_equal(now, text);
+	free(now);
+}
+
+static void expect_status(struct guest *g, uint32_t status)
+{
+	uint8_t payload[CS_WIRE_MAX + 1];
+	uint32_t got;
+
+	assert_int_equal(peer_expect(g->control, CS_WIRE_EXITED, payload), 4);
+	memcpy(&got, payload, 4);
+	assert_int_equal(got, status);
+}
+
+static void expect_trouble(struct guest *g, const char *words)
+{
+	char payload[CS_WIRE_MAX + 1];
+
+	peer_expect(g->control, CS_WIRE_TROUBLE, payload);
+	if (!strstr(payload, words))
+		fail_msg("'%s' instead of '%s'", payload, words);
+}
+
+static void boot_id_is(const struct guest *g, const char *text, bool same)
+{
+	char *now = guest_run(g, "cat " BOOT);
+
+	assert_int_equal(strlen(now), 37);
+	assert_int_equal(strspn(now, "0123456789abcdef-"), 36);
+	assert_int_equal(strcmp(now, text) == 0, same);
+	free(now);
+}
+
+/* ---- who it is ---- */
+
+static void test_another_guest(void **state)
+{
+	static const char *const files[] = {
+		ID,        OLD_ID,       "/etc/hostname",
+		"first\n", "/etc/hosts", "127.0.0.1\tlocalhost\n127.0.1.1\tfirst\n::1\tip6\n",
+		NULL
+	};
+	struct guest *g = boot_counting(files);
+	uint8_t payload[CS_WIRE_MAX + 1];
+	char *before = guest_run(g, "cat " BOOT), *now;
+
+	guest_freeze(g, 0);
+	guest_cut(g);
+	guest_assert_still(g, "/run/count");
+	assert_text(g, ID, OLD_ID);
+	assert_text(g, BOOT, before);
+	guest_send_config(g, &second);
+	peer_expect(g->control, CS_WIRE_READY, payload);
+	guest_assert_changes(g, "/run/count");
+
+	assert_run(g, "uname -n; echo $HOSTNAME", "second-guest\nsecond-guest\n");
+	assert_text(g, "/etc/hostname", "second-guest\n");
+	assert_text(g, "/etc/hosts", "127.0.0.1\tlocalhost\n127.0.1.1\tsecond-guest\n::1\tip6\n");
+	assert_text(g, "/run/clock", "0 2000000000.123456789\n");
+	now = guest_read(g, ID);
+	assert_int_equal(strlen(now), 33);
+	assert_int_equal(strspn(now, "0123456789abcdef"), 32);
+	assert_int_equal(now[12], '4');
+	assert_string_not_equal(now, OLD_ID);
+	free(now);
+	boot_id_is(g, before, false);
+	free(before);
+	assert_true(guest_end(g));
+}
+
+/* The source of the picture notices nothing. */
+static void test_source_stays(void **state)
+{
+	static const char *const files[] = { ID, OLD_ID, "/etc/hosts", "127.0.1.1\tfirst\n", NULL };
+	struct guest *g = boot_counting(files);
+	char *before = guest_run(g, "cat " BOOT);
+
+	for (int i = 0; i < 2; i++) {
+		guest_freeze(g, 0);
+		guest_thaw(g);
+		guest_assert_changes(g, "/run/count");
+		assert_text(g, ID, OLD_ID);
+		assert_text(g, "/etc/hosts", "127.0.1.1\tfirst\n");
+		assert_text(g, "/etc/hostname", "");
+		assert_text(g, "/run/clock", "");
+		boot_id_is(g, before, true);
+	}
+	free(before);
+	assert_true(guest_end(g));
+}
+
+/* Parked, and woken up under its own name: the same guest with another clock. */
+static void test_same_guest(void **state)
+{
+	static const char *const files[] = { ID, OLD_ID, NULL };
+	const struct guest_config same = { .hostname = "first",
+					   .flags = CS_WIRE_CONFIG_SAME,
+					   .realtime_ns = 1000000000 };
+	struct guest *g = boot_counting(files);
+	char *before = guest_run(g, "cat " BOOT);
+
+	guest_freeze(g, 0);
+	guest_wake(g, &same);
+	guest_assert_changes(g, "/run/count");
+	assert_text(g, ID, OLD_ID);
+	assert_text(g, "/run/clock", "0 1.000000000\n");
+	boot_id_is(g, before, true);
+	free(before);
+	assert_true(guest_end(g));
+}
+
+/* What the root does not have it does not get; a name that is there is not written again. */
+static void test_hosts(void **state)
+{
+	static const char *const none[] = { "/etc/motd", "", NULL };
+	static const char *const open_end[] = { "/etc/hosts", "127.0.0.1 localhost", NULL };
+	static const char *const there[] = { "/etc/hosts", "127.0.0.1 localhost second-guest\n",
+					     NULL };
+	static const char *const longer[] = { "/etc/hosts", "127.0.1.1 first x\n# first\n", NULL };
+	static const struct {
+		const char *const *files;
+		const char *text;
+	} cases[] = {
+		{ none, "" },
+		{ open_end, "127.0.0.1 localhost\n127.0.1.1\tsecond-guest\n" },
+		{ there, "127.0.0.1 localhost second-guest\n" },
+		{ longer, "127.0.1.1 second-guest x\n# first\n" },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct guest *g = boot(NULL, cases[i].files);
+
+		guest_freeze(g, 0);
+		guest_wake(g, &second);
+		assert_text(g, "/etc/hosts", cases[i].text);
+		assert_text(g, "/etc/hostname", "");
+		assert_text(g, ID, "");
+		/* A shorter name leaves nothing of the longer one. */
+		guest_freeze(g, 0);
+		guest_wake(g, &(struct guest_config){ .hostname = "x3" });
+		if (i == 1)
+			assert_text(g, "/etc/hosts", "127.0.0.1 localhost\n127.0.1.1\tx3\n");
+		assert_run(g, "uname -n", "x3\n");
+		assert_true(guest_end(g));
+	}
+}
+
+/* A clone of a clone of a clone. Nothing is left behind by any. */
+static void test_generations(void **state)
+{
+	static const char *const files[] = { ID, OLD_ID, "/etc/hosts", "127.0.1.1\tfirst\n", NULL };
+	struct guest *g = boot_counting(files);
+	char *open_before = NULL, *mounts_before = NULL;
+	char name[32], text[64];
+
+	for (int i = 0; i < 6; i++) {
+		char *open_now, *mounts_now, *id = guest_read(g, ID), *now;
+
+		guest_freeze(g, i % 2 ? CS_WIRE_FREEZE_SYNC : 0);
+		snprintf(name, sizeof(name), "clone-%d", i);
+		guest_wake(g, &(struct guest_config){ .hostname = name });
+		snprintf(text, sizeof(text), "127.0.1.1\t%s\n", name);
+		assert_text(g, "/etc/hosts", text);
+		now = guest_read(g, ID);
+		assert_string_not_equal(now, id);
+		free(now);
+		free(id);
+
+		open_now = guest_run(g, "ls /proc/1/fd | wc -l");
+		mounts_now = guest_run(g, "wc -l </proc/1/mounts");
+		if (i == 0) {
+			open_before = open_now;
+			mounts_before = mounts_now;
+			continue;
+		}
+		assert_string_equal(open_now, open_before);
+		assert_string_equal(mounts_now, mounts_before);
+		free(open_now);
+		free(mounts_now);
+	}
+	free(open_before);
+	free(mounts_before);
+	guest_assert_changes(g, "/run/count");
+	assert_true(guest_end(g));
+}
+
+/* ---- what runs ---- */
+
+/* Without a new COMMAND the old one is what the guest lives for. */
+static void test_command_stays(void **state)
+{
+	struct guest *g = boot_counting(NULL);
+
+	guest_freeze(g, 0);
+	guest_wake(g, &second);
+	assert_int_equal(kill(guest_child(g), SIGTERM), 0);
+	expect_status(g, 128 + SIGTERM);
+	assert_true(guest_end(g));
+}
+
+static void test_new_command(void **state)
+{
+	const struct guest_config config = {
+		.hostname = "second",
+		.argv = ARGV("sh", "-c",
+			     "echo $A >/run/a; while [ ! -e /run/end ]; do sleep 0.02; done; "
+			     "exit 9"),
+		.env = ARGV("A=from config"),
+	};
+	struct guest *g = boot_counting(NULL);
+	struct pollfd p = { .fd = -1, .events = POLLIN };
+	pid_t old = guest_child(g);
+
+	guest_freeze(g, 0);
+	guest_wake(g, &config);
+	guest_wait_text(g, "/run/a", "from config\n");
+	guest_assert_changes(g, "/run/count");
+	p.fd = g->control;
+	assert_int_equal(kill(old, SIGKILL), 0);
+	assert_int_equal(poll(&p, 1, 300), 0);
+	guest_write(g, "/run/end", "");
+	expect_status(g, 9);
+	assert_true(guest_end(g));
+}
+
+static void test_command_fails(void **state)
+{
+	struct guest *g = boot(NULL, NULL);
+
+	guest_freeze(g, 0);
+	guest_cut(g);
+	guest_send_config(g, &(struct guest_config){ .hostname = "second",
+						     .argv = ARGV("/no/such/program") });
+	expect_trouble(g, "/no/such/program: not found in the guest");
+	peer_expect(g->control, CS_WIRE_READY, (uint8_t[CS_WIRE_MAX + 1]){ 0 });
+	expect_status(g, 127);
+	assert_true(guest_end(g));
+}
+
+/* COMMAND has ended in the picture already. */
+static void test_command_ended_frozen(void **state)
+{
+	struct guest *g = boot_counting(NULL);
+
+	guest_freeze(g, 0);
+	assert_int_equal(kill(guest_child(g), SIGKILL), 0);
+	guest_assert_still(g, "/run/count");
+	guest_wake(g, &second);
+	expect_status(g, 128 + SIGKILL);
+	assert_true(guest_end(g));
+}
+
+/* The picture was taken while an exec waited for its end: it belongs to the source, and in the
+ * clone nobody has asked for anything. */
+static void test_waiting_exec_is_not_cloned(void **state)
+{
+	struct guest *g = boot(NULL, NULL);
+	int fd;
+
+	guest_freeze(g, 0);
+	fd = peer_connect(&g->peer);
+	peer_exec(fd, &(struct peer_exec){ .argv = ARGV("sh", "-c", "echo ran >/run/ran") });
+	guest_assert_still(g, "/run/ran");
+	close(fd);
+	guest_wake(g, &second);
+	assert_run(g, "sleep 0.2; [ -e /run/ran ] || echo no", "no\n");
+	/* One that came to the clone itself is another matter. */
+	guest_freeze(g, 0);
+	guest_cut(g);
+	fd = peer_connect(&g->peer);
+	peer_exec(fd, &(struct peer_exec){ .argv = ARGV("sh", "-c", "uname -n >/run/ran") });
+	guest_send_config(g, &(struct guest_config){ .hostname = "third" });
+	guest_wait_text(g, "/run/ran", "third\n");
+	close(fd);
+	assert_true(guest_end(g));
+}
+
+/* ---- the monitor ---- */
+
+/* Nobody had asked for a freeze: a live guest was restored. It is the same to the agent. */
+static void test_lost_while_running(void **state)
+{
+	static const char *const files[] = { ID, OLD_ID, "/etc/hostname", "first\n", NULL };
+	struct guest *g = boot_counting(files);
+	uint8_t payload[CS_WIRE_MAX + 1];
+	char *now;
+
+	guest_cut(g);
+	guest_assert_still(g, "/run/count");
+	guest_send_config(g, &second);
+	peer_expect(g->control, CS_WIRE_READY, payload);
+	guest_assert_changes(g, "/run/count");
+	assert_run(g, "uname -n; cat /etc/hostname", "second-guest\nsecond-guest\n");
+	now = guest_read(g, ID);
+	assert_string_not_equal(now, OLD_ID);
+	free(now);
+	assert_true(guest_end(g));
+}
+
+/* Frozen, it waits for its CONFIG, and for nothing less. */
+static void test_monitor_refuses(void **state)
+{
+	struct guest *g = boot_counting(NULL);
+	uint8_t payload[CS_WIRE_MAX + 1];
+
+	guest_freeze(g, 0);
+	for (int i = 0; i < 3; i++)
+		guest_cut(g);
+	peer_send(g->control, CS_WIRE_STOP, "\0\0\0\0\0\0\0\0", 8);
+	guest_accept(g);
+	guest_assert_still(g, "/run/count");
+	guest_send_config(g, &second);
+	peer_expect(g->control, CS_WIRE_READY, payload);
+	guest_assert_changes(g, "/run/count");
+	assert_true(guest_end(g));
+}
+
+/* Not frozen and never restored, and the monitor has just gone: a guest without one. */
+static void test_monitor_is_gone(void **state)
+{
+	struct guest *g = boot_counting(NULL);
+
+	shutdown(g->listener, SHUT_RDWR);
+	close(g->control);
+	g->control = -1;
+	guest_assert_changes(g, "/run/count");
+	assert_run(g, "uname -n", "before\n");
+	assert_true(guest_end(g));
+}
+
+/* What comes right behind CONFIG is not lost. */
+static void test_freeze_at_once(void **state)
+{
+	struct guest *g = boot_counting(NULL);
+	uint8_t payload[CS_WIRE_MAX + 1];
+	const uint32_t flags = 0;
+
+	guest_freeze(g, 0);
+	guest_cut(g);
+	guest_send_config(g, &second);
+	peer_send(g->control, CS_WIRE_FREEZE, &flags, sizeof(flags));
+	peer_expect(g->control, CS_WIRE_READY, payload);
+	assert_int_equal(peer_expect(g->control, CS_WIRE_FROZEN, payload), 4);
+	assert_memory_equal(payload, "\0\0\0\0", 4);
+	guest_assert_still(g, "/run/count");
+	guest_thaw(g);
+	guest_assert_changes(g, "/run/count");
+	assert_true(guest_end(g));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_another_guest),
+		cmocka_unit_test(test_source_stays),
+		cmocka_unit_test(test_same_guest),
+		cmocka_unit_test(test_hosts),
+		cmocka_unit_test(test_generations),
+		cmocka_unit_test(test_command_stays),
+		cmocka_unit_test(test_new_command),
+		cmocka_unit_test(test_command_fails),
+		cmocka_unit_test(test_command_ended_frozen),
+		cmocka_unit_test(test_waiting_exec_is_not_cloned),
+		cmocka_unit_test(test_lost_while_running),
+		cmocka_unit_test(test_monitor_refuses),
+		cmocka_unit_test(test_monitor_is_gone),
+		cmocka_unit_test(test_freeze_at_once),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
