@@ -88,12 +88,29 @@ static void call(int vm_fd, struct cs_stream *stream, unsigned long request, voi
 				 strerror(errno));
 }
 
+/* Not every machine has one. */
+static void timer_state(int vm_fd, struct cs_stream *stream)
+{
+	struct kvm_pit_state2 pit = { 0 };
+	const bool ours = ioctl(vm_fd, KVM_GET_PIT2, &pit) == 0;
+	bool has = ours;
+
+	cs_stream_flag(stream, "timer", &has);
+	if (has != ours)
+		cs_stream_refuse(stream, ESTALE, "saved %s a timer (PIT), this machine has %s",
+				 has ? "with" : "without", ours ? "one" : "none");
+	if (!has)
+		return;
+	cs_stream_field(stream, pit);
+	if (!cs_stream_saves(stream))
+		call(vm_fd, stream, KVM_SET_PIT2, &pit, "the timer");
+}
+
 void cs_vm_state(int vm_fd, struct cs_stream *stream)
 {
 	static const uint32_t chips[] = { KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
 					  KVM_IRQCHIP_IOAPIC };
 	const bool saves = cs_stream_saves(stream);
-	struct kvm_pit_state2 pit = { 0 };
 	struct kvm_clock_data clock = { 0 };
 
 	cs_stream_section(stream, "irqchip", STATE_VERSION);
@@ -106,18 +123,14 @@ void cs_vm_state(int vm_fd, struct cs_stream *stream)
 		if (!saves)
 			call(vm_fd, stream, KVM_SET_IRQCHIP, &chip, "an interrupt controller");
 	}
-	if (saves) {
-		call(vm_fd, stream, KVM_GET_PIT2, &pit, "the timer");
+	if (saves)
 		call(vm_fd, stream, KVM_GET_CLOCK, &clock, "the clock");
-	}
-	cs_stream_field(stream, pit);
 	cs_stream_field(stream, clock.clock);
-	if (!saves) {
-		/* Without flags the clock goes on from what it showed, as the TSC does. */
-		clock.flags = 0;
-		call(vm_fd, stream, KVM_SET_PIT2, &pit, "the timer");
+	/* Without flags it goes on from what it showed, as the TSC does. */
+	clock.flags = 0;
+	if (!saves)
 		call(vm_fd, stream, KVM_SET_CLOCK, &clock, "the clock");
-	}
+	timer_state(vm_fd, stream);
 }
 
 const unsigned long *cs_vm_run_ioctls(size_t *ret_n)

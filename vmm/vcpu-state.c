@@ -14,10 +14,14 @@
 #define XSAVE_MAX     65536u
 #define TSC_PPM       250u /* how far two measurements of one clock may lie apart */
 
-#define MSR_TSC            0x10u
-#define MSR_TSC_DEADLINE   0x6e0u
-#define MSR_WALL_CLOCK     0x11u
-#define MSR_WALL_CLOCK_NEW 0x4b564d00u
+#define MSR_TSC          0x10u
+#define MSR_TSC_DEADLINE 0x6e0u
+/* KVM answers a write to a wall clock register by writing the guest's memory, which the guest has
+ * asked for long ago; and its system time has an older name for the same. */
+#define MSR_WALL_CLOCK      0x11u
+#define MSR_WALL_CLOCK_NEW  0x4b564d00u
+#define MSR_SYSTEM_TIME     0x12u
+#define MSR_SYSTEM_TIME_NEW 0x4b564d01u
 
 struct state {
 	uint32_t tsc_khz;
@@ -58,8 +62,8 @@ static struct state *state_create(const struct cs_host_kvm *kvm)
 		return NULL;
 	state->cpuid = calloc(1, sizeof(*state->cpuid) +
 					 CS_CPUID_ENTRIES * sizeof(struct kvm_cpuid_entry2));
-	state->msrs = calloc(1, sizeof(*state->msrs) +
-					(kvm->msrs->nmsrs + 1) * sizeof(struct kvm_msr_entry));
+	state->msrs =
+		calloc(1, sizeof(*state->msrs) + kvm->msrs->nmsrs * sizeof(struct kvm_msr_entry));
 	state->xsave = calloc(1, kvm->xsave_bytes + 1);
 	if (!state->cpuid || !state->msrs || !state->xsave)
 		return NULL;
@@ -79,37 +83,50 @@ static void call(const struct cs_vcpu *vcpu, struct cs_stream *stream, unsigned 
 
 /* ---- from KVM */
 
-/* As many as can be read: what this host lists and does not give is no part of a state. Wall clock
- * registers are not either: KVM answers a write to them by writing the guest's memory, which the
- * guest has asked for long ago. */
+static bool is_listed(const struct kvm_msr_list *list, uint32_t index)
+{
+	for (uint32_t i = 0; i < list->nmsrs; i++) {
+		if (list->indices[i] == index)
+			return true;
+	}
+	return false;
+}
+
+/* Those that make up a state, in the order in which they are to be set. */
+static uint32_t choose_msrs(const struct kvm_msr_list *list, struct kvm_msr_entry *entry)
+{
+	const bool renamed = is_listed(list, MSR_SYSTEM_TIME_NEW);
+	uint32_t n = 0;
+
+	if (is_listed(list, MSR_TSC))
+		entry[n++].index = MSR_TSC;
+	for (uint32_t i = 0; i < list->nmsrs; i++) {
+		const uint32_t index = list->indices[i];
+
+		if (index != MSR_TSC && index != MSR_TSC_DEADLINE && index != MSR_WALL_CLOCK &&
+		    index != MSR_WALL_CLOCK_NEW && !(index == MSR_SYSTEM_TIME && renamed))
+			entry[n++].index = index;
+	}
+	if (is_listed(list, MSR_TSC_DEADLINE))
+		entry[n++].index = MSR_TSC_DEADLINE;
+	return n;
+}
+
+/* As many as can be read: what this host lists and does not give is no part of a state. */
 static void read_msrs(const struct cs_vcpu *vcpu, struct cs_stream *stream, struct kvm_msrs *msrs)
 {
-	const struct kvm_msr_list *list = vcpu->kvm->msrs;
 	struct {
 		struct kvm_msrs head;
 		struct kvm_msr_entry entry;
 	} one = { .head = { .nmsrs = 1 } };
-	uint32_t n = 0, kept;
-	bool deadline = false;
+	uint32_t kept;
 	int done;
 
-	msrs->entries[n++].index = MSR_TSC;
-	for (uint32_t i = 0; i < list->nmsrs; i++) {
-		const uint32_t index = list->indices[i];
-
-		deadline = deadline || index == MSR_TSC_DEADLINE;
-		if (index != MSR_TSC && index != MSR_TSC_DEADLINE && index != MSR_WALL_CLOCK &&
-		    index != MSR_WALL_CLOCK_NEW)
-			msrs->entries[n++].index = index;
-	}
-	if (deadline)
-		msrs->entries[n++].index = MSR_TSC_DEADLINE;
-
 	/* KVM stops at the first that it does not give: the rest one by one. */
-	msrs->nmsrs = n;
+	msrs->nmsrs = choose_msrs(vcpu->kvm->msrs, msrs->entries);
 	done = ioctl(vcpu->fd, KVM_GET_MSRS, msrs);
 	kept = done > 0 ? (uint32_t)done : 0;
-	for (uint32_t i = kept; i < n; i++) {
+	for (uint32_t i = kept; i < msrs->nmsrs; i++) {
 		one.entry = msrs->entries[i];
 		if (ioctl(vcpu->fd, KVM_GET_MSRS, &one) == 1)
 			msrs->entries[kept++] = one.entry;
@@ -240,15 +257,6 @@ static void describe_cpuid(const struct cs_vcpu *vcpu, struct cs_stream *stream,
 	cs_stream_bytes(stream, "CPUID", cpuid->entries, cpuid->nent * sizeof(cpuid->entries[0]));
 	if (!cs_stream_saves(stream) && cs_stream_good(stream))
 		cs_vcpu_check_cpuid(vcpu, cpuid, stream);
-}
-
-static bool is_listed(const struct kvm_msr_list *list, uint32_t index)
-{
-	for (uint32_t i = 0; i < list->nmsrs; i++) {
-		if (list->indices[i] == index)
-			return true;
-	}
-	return false;
 }
 
 static void describe_msrs(const struct cs_vcpu *vcpu, struct cs_stream *stream,
