@@ -142,11 +142,30 @@ static int run_guest(int vcpu, struct kvm_run *run, bool *ret_standard)
 	return -EPROTO;
 }
 
+/* Put the TSC far ahead and see whether it went. */
+static bool is_tsc_fixed(int vcpu)
+{
+	const uint64_t ahead = UINT64_C(1) << 44; /* hours */
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} tsc = { .head = { .nmsrs = 1 }, .entry = { .index = 0x10 } };
+	uint64_t before;
+
+	if (ioctl(vcpu, KVM_GET_MSRS, &tsc) != 1)
+		return false;
+	before = tsc.entry.data;
+	tsc.entry.data += ahead;
+	return ioctl(vcpu, KVM_SET_MSRS, &tsc) != 1 || ioctl(vcpu, KVM_GET_MSRS, &tsc) != 1 ||
+	       tsc.entry.data - before < ahead / 2;
+}
+
 static void ask_vcpu(struct cs_host_kvm *kvm, int vcpu)
 {
 	const int khz = ioctl(vcpu, KVM_GET_TSC_KHZ, 0);
 
 	kvm->tsc_khz = khz > 0 ? (uint32_t)khz : 0;
+	kvm->tsc_fixed = is_tsc_fixed(vcpu);
 	kvm->shown->nent = CS_CPUID_ENTRIES;
 	if (ioctl(vcpu, KVM_GET_CPUID2, kvm->shown) < 0)
 		kvm->shown->nent = 0;

@@ -16,10 +16,12 @@ const char *cs_quirks_cmdline(const struct cs_host_kvm_info *host)
 		return "";
 	/* POPCNT, CMPXCHG16B, XSAVE, CLAC and STAC, FNCLEX are not emulated in kernel mode: the
 	 * kernel must not use them. Masking their bits in CPUID was not enough, the guest still saw
-	 * some. The TSC cannot be scaled and is as good as the host's. clearstore.syscall_fault
-	 * switches the kernel's SYSCALL patch on (vmm/guest/kernel). */
+	 * some. The TSC is the host's, neither scaled nor moved: a guest that goes on from a saved
+	 * state would find it far ahead, or after a restart of the host far behind; so time is told
+	 * by KVM's clock, which goes on from where it was. clearstore.syscall_fault switches the
+	 * kernel's SYSCALL patch on (vmm/guest/kernel). */
 	return " clearstore.syscall_fault clearstore.tick_stretch=4 clearstore.no_param_sysfs "
-	       "noxsave "
+	       "clocksource=kvm-clock noxsave "
 	       "clearcpuid=popcnt,cx16,smap,smep,umip,fsgsbase,pcid,invpcid,erms,fsrm,rdrand,"
 	       "rdseed";
 }

@@ -219,6 +219,25 @@ static void write_msrs(const struct cs_vcpu *vcpu, struct cs_stream *stream, str
 	}
 }
 
+/* The local APIC's deadline counts by a TSC that cannot be put back to what it was: leave the timer
+ * the time that it had left. (Such a host's guests have a clock that can be put back: quirks.c.) */
+static void move_deadline(const struct cs_vcpu *vcpu, struct kvm_msrs *msrs)
+{
+	struct kvm_msr_entry *last = msrs->nmsrs ? &msrs->entries[msrs->nmsrs - 1] : NULL;
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} now = { .head = { .nmsrs = 1 }, .entry = { .index = MSR_TSC } };
+	uint64_t saved, left;
+
+	if (!last || last->index != MSR_TSC_DEADLINE || !last->data ||
+	    msrs->entries[0].index != MSR_TSC || ioctl(vcpu->fd, KVM_GET_MSRS, &now) != 1)
+		return;
+	saved = msrs->entries[0].data;
+	left = last->data > saved ? last->data - saved : 0;
+	last->data = now.entry.data + left;
+}
+
 static void write_state(const struct cs_vcpu *vcpu, struct cs_stream *stream, struct state *state)
 {
 	/* First what the CPU is: KVM judges all that follows by it. */
@@ -237,6 +256,8 @@ static void write_state(const struct cs_vcpu *vcpu, struct cs_stream *stream, st
 	if (!is_reset(&state->debug))
 		call(vcpu, stream, KVM_SET_DEBUGREGS, &state->debug, "its debug registers");
 	call(vcpu, stream, KVM_SET_LAPIC, &state->lapic, "its local APIC");
+	if (cs_stream_good(stream) && vcpu->kvm->tsc_fixed)
+		move_deadline(vcpu, state->msrs);
 	/* The TSC stands first there and its deadline last: the deadline is of the local APIC's
 	 * timer, whose mode must be known, and is counted by the TSC. */
 	write_msrs(vcpu, stream, state->msrs);

@@ -52,7 +52,7 @@ static struct fake {
 	uint32_t nent;
 	struct kvm_cpuid_entry2 cpuid[4];
 	int khz, set_khz;
-	bool no_pit;
+	bool no_pit, fixed_tsc;
 	unsigned long refuse; /* this one fails */
 
 	unsigned long call[CALLS_MAX]; /* those that set something */
@@ -88,7 +88,8 @@ static int set_msrs(const struct kvm_msrs *msrs)
 	for (uint32_t i = 0; i < msrs->nmsrs; i++) {
 		if (msrs->entries[i].index == NOT_SETTABLE)
 			return (int)i;
-		fake.msr[index_of(msrs->entries[i].index)] = msrs->entries[i].data;
+		if (msrs->entries[i].index != TSC || !fake.fixed_tsc)
+			fake.msr[index_of(msrs->entries[i].index)] = msrs->entries[i].data;
 		fake.msr_order[fake.msrs_set++] = msrs->entries[i].index;
 	}
 	return (int)msrs->nmsrs;
@@ -405,6 +406,41 @@ static void test_other_clock(void **state)
 	cs_stream_free(saved);
 }
 
+/* Where the TSC cannot be put back, the timer keeps the time that it had left. */
+static void test_fixed_tsc(void **state)
+{
+	struct cs_stream *saved;
+	struct cs_err err;
+
+	host.kvm.tsc_fixed = true;
+	fake.msr[index_of(TSC)] = 5000;
+	fake.msr[index_of(DEADLINE)] = 5700;
+	saved = save();
+	fake.msr[index_of(TSC)] = 900000;
+	fake.fixed_tsc = true;
+	assert_int_equal(load(saved, &err), 0);
+	assert_int_equal(fake.msr[index_of(DEADLINE)], 900700);
+	/* Also where the host has started anew meanwhile. */
+	fake.msr[index_of(TSC)] = 10;
+	assert_int_equal(load(saved, &err), 0);
+	assert_int_equal(fake.msr[index_of(DEADLINE)], 710);
+	cs_stream_free(saved);
+
+	/* One that has passed fires now; one that is not set stays so. */
+	fake.msr[index_of(TSC)] = 5000;
+	fake.msr[index_of(DEADLINE)] = 4000;
+	saved = save();
+	fake.msr[index_of(TSC)] = 7000;
+	assert_int_equal(load(saved, &err), 0);
+	assert_int_equal(fake.msr[index_of(DEADLINE)], 7000);
+	cs_stream_free(saved);
+	fake.msr[index_of(DEADLINE)] = 0;
+	saved = save();
+	assert_int_equal(load(saved, &err), 0);
+	assert_int_equal(fake.msr[index_of(DEADLINE)], 0);
+	cs_stream_free(saved);
+}
+
 static void test_other_kvm(void **state)
 {
 	struct cs_stream *saved;
@@ -470,6 +506,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_reset_state, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_other_cpu, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_other_clock, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_fixed_tsc, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_other_kvm, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_saving_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fpu, setup, teardown),
