@@ -4,8 +4,10 @@
 #
 # A test uses the store of a fixture that is built once for a given program, agent, kernel and roots,
 # and kept in $CLEARSTORE_TEST_DIR (by default in the cache, outside the tree). Its templates:
-#   tiny     busybox and a file of 50 MiB, /big: boots fastest
+#   tiny     busybox and a file of 50 MiB, /big
 #   debian   a real Debian (scripts/debian-root), for what needs one: ask with need_debian
+# Both hold a booted machine of 128 MiB and one CPU, so most guests need not boot; --cold ones, those
+# that persist and those with more CPUs do.
 # Guests are named after the test ($me-...), so tests can run at the same time; one that measures the
 # host says `alone=1` before it sources this file. Whatever a test leaves is found and makes it fail.
 set -euo pipefail
@@ -140,6 +142,7 @@ make_fixture() {
 	make_tiny "$new/tiny"
 	cs init --size 8G >&2
 	cs template add tiny --from "$new/tiny" --kernel "$kernel" >&2
+	cs template warm tiny >&2
 	rm -rf --one-file-system "$new/tiny"
 	umount "$new/store"
 	mv "$new" "$fixture"
@@ -153,8 +156,11 @@ need_debian() {
 	(
 		exec 8>"$fixture.debian.lock"
 		flock 8
-		cs template show debian >/dev/null 2>&1 ||
+		# Killed between the two, it is not warm: then its guests boot, and the tests hold too.
+		if ! cs template show debian >/dev/null 2>&1; then
 			cs template add debian --from "$root" --kernel "$kernel"
+			cs template warm debian
+		fi
 	)
 }
 
