@@ -95,8 +95,8 @@ void cs_machine_unpark(struct cs_machine *machine);
 void cs_machine_core_state(struct cs_machine *machine, struct cs_stream *stream);
 void cs_machine_device_state(struct cs_machine *machine, struct cs_stream *stream);
 
-/* In the child: its devices are cut from the world. */
-void cs_machine_part(struct cs_machine *machine);
+/* In the child: its devices are cut from the world; (touch) hears what that writes. */
+void cs_machine_part(struct cs_machine *machine, cs_virtio_touch_fn touch, void *arg);
 
 /* A machine that was just made goes on from what (data) holds, or from the spec's state. */
 int cs_machine_load(struct cs_machine *machine, const void *data, size_t bytes, struct cs_err *err);

@@ -98,10 +98,10 @@ void cs_machine_device_state(struct cs_machine *machine, struct cs_stream *strea
 		cs_virtio_mmio_state(machine->device[i], stream);
 }
 
-void cs_machine_part(struct cs_machine *machine)
+void cs_machine_part(struct cs_machine *machine, cs_virtio_touch_fn touch, void *arg)
 {
 	for (unsigned i = 0; i < machine->devices; i++)
-		cs_virtio_mmio_part(machine->device[i]);
+		cs_virtio_mmio_part(machine->device[i], touch, arg);
 }
 
 /* ---- loading */

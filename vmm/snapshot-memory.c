@@ -210,6 +210,29 @@ int cs_picture_take(int pagemap_fd, const struct cs_ram *ram, const struct cs_bo
 	return r;
 }
 
+int cs_picture_add(struct cs_picture *picture, const struct cs_ram *ram, const void *host,
+		   size_t bytes)
+{
+	struct search search = { .picture = picture };
+
+	for (size_t i = 0; i < ram->n; i++) {
+		const struct cs_seg *seg = &ram->seg[i];
+		const uint64_t first = (uint64_t)((uintptr_t)host - (uintptr_t)seg->host);
+		const uint64_t from = cs_align_down(first, CS_PAGE_BYTES);
+
+		if (seg->backing == CS_BACKING_SHARED)
+			continue;
+		search.host = seg->host;
+		search.over = seg->backing != CS_BACKING_ANON;
+		if ((uintptr_t)host >= (uintptr_t)seg->host && first < seg->bytes &&
+		    bytes <= seg->bytes - first)
+			return add(&search, search.host + from,
+				   cs_align_up(first + bytes, CS_PAGE_BYTES) - from);
+		search.offset += seg->bytes;
+	}
+	return -EFAULT;
+}
+
 void cs_picture_clear(struct cs_picture *picture)
 {
 	free(picture->stretch);

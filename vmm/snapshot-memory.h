@@ -35,6 +35,11 @@ int cs_pagemap_open(void);
  * cs_picture_clear() in any case. */
 int cs_picture_take(int pagemap_fd, const struct cs_ram *ram, const struct cs_boot_span *file,
 		    struct cs_picture *ret);
+
+/* Later, in the process that writes: (bytes) at (host) are its own too, since it has written there.
+ * -EFAULT: that is not in (ram); -ENOMEM. */
+int cs_picture_add(struct cs_picture *picture, const struct cs_ram *ram, const void *host,
+		   size_t bytes);
 void cs_picture_clear(struct cs_picture *picture);
 
 struct cs_picture_count {

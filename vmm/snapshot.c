@@ -91,13 +91,21 @@ static bool go_on(void *arg)
 	return poll(&item, 1, 0) == 0;
 }
 
+static void touch(void *arg, const void *host, size_t bytes)
+{
+	struct cs_snapshot *s = arg;
+
+	if (cs_picture_add(&s->picture, &s->machine->mem.ram, host, bytes) < 0)
+		cs_stream_refuse(s->stream, ENOMEM, "out of memory");
+}
+
 static int write_state(struct cs_snapshot *s, struct cs_err *err)
 {
 	size_t bytes;
 	const void *data;
 	int r;
 
-	cs_machine_part(s->machine);
+	cs_machine_part(s->machine, touch, s);
 	cs_machine_device_state(s->machine, s->stream);
 	r = cs_stream_end(s->stream, err);
 	if (r < 0)

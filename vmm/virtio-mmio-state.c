@@ -26,12 +26,12 @@ void cs_virtio_mmio_settle(struct cs_virtio_mmio *mmio)
 	}
 }
 
-void cs_virtio_mmio_part(struct cs_virtio_mmio *mmio)
+void cs_virtio_mmio_part(struct cs_virtio_mmio *mmio, cs_virtio_touch_fn touch, void *arg)
 {
 	/* The descriptor is the same one that the running machine has. */
 	mmio->irq_fd = -1;
 	if (mmio->dev->running && mmio->dev->ops->part)
-		mmio->dev->ops->part(mmio->dev);
+		mmio->dev->ops->part(mmio->dev, touch, arg);
 }
 
 static void describe_queue(struct cs_virtio_mmio *mmio, unsigned index, struct cs_stream *stream)

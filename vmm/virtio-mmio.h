@@ -48,7 +48,7 @@ void cs_virtio_mmio_settle(struct cs_virtio_mmio *mmio);
 
 /* In the process that holds the copy: cut the device from the world. Its interrupts reach nobody
  * from then on, and are what a clone begins with. */
-void cs_virtio_mmio_part(struct cs_virtio_mmio *mmio);
+void cs_virtio_mmio_part(struct cs_virtio_mmio *mmio, cs_virtio_touch_fn touch, void *arg);
 
 /* Save, or load a device that was just made; then interrupts that the guest has not seen to are
  * raised again, since one may have been on its way. */

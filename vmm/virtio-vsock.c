@@ -303,12 +303,20 @@ static void send_event(struct cs_vsock *vsock)
 }
 
 /* Here, and not when a clone wakes up: then the pages that this writes would be private to each. */
-static void part(struct cs_virtio *dev)
+static void part(struct cs_virtio *dev, cs_virtio_touch_fn touch, void *arg)
 {
 	struct cs_vsock *vsock = vsock_of(dev);
+	const struct cs_chain *chain = &vsock->chain;
+	size_t bytes;
+	void *ring = cs_virtq_device_ring(&dev->queue[EVENT], dev->mem, &bytes);
 
+	if (ring)
+		touch(arg, ring, bytes);
 	vsock->event_owed = true;
 	send_event(vsock);
+	for (unsigned i = 0; i < chain->writable && !vsock->event_owed; i++)
+		touch(arg, chain->iov[chain->readable + i].iov_base,
+		      chain->iov[chain->readable + i].iov_len);
 }
 
 static void state(struct cs_virtio *dev, struct cs_stream *stream)

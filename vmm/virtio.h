@@ -18,6 +18,9 @@
 
 struct cs_virtio;
 
+/* (bytes) of guest memory at (host) were, or may have been, written. */
+typedef void (*cs_virtio_touch_fn)(void *arg, const void *host, size_t bytes);
+
 /* All are called with the machine's lock held. Optional ones may be NULL. */
 struct cs_virtio_ops {
 	const char *name;    /* "console" */
@@ -48,8 +51,9 @@ struct cs_virtio_ops {
 	 * memory. Loop thread. */
 	void (*settle)(struct cs_virtio *dev); /* optional */
 	/* This process holds the copy that is written out, and soon ends: make the guest's memory
-	 * and the device what a clone should wake up with, and touch nothing outside. */
-	void (*part)(struct cs_virtio *dev); /* optional */
+	 * and the device what a clone should wake up with, and touch nothing outside. Which
+	 * pages are written out is known already: (touch) says what comes in addition. */
+	void (*part)(struct cs_virtio *dev, cs_virtio_touch_fn touch, void *arg); /* optional */
 	/* Save or load what the transport does not know of. Loading: queues and features are in
 	 * place, start() was called, and cs_virtio_again() says what is to be done at once. */
 	void (*state)(struct cs_virtio *dev, struct cs_stream *stream); /* optional */

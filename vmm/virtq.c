@@ -271,6 +271,16 @@ bool cs_virtq_enable_kick(struct cs_virtq *q, const struct cs_mem *mem, bool ena
 	return load16(rings.driver + DRIVER_IDX, memory_order_relaxed) != q->next_avail;
 }
 
+void *cs_virtq_device_ring(const struct cs_virtq *q, const struct cs_mem *mem, size_t *ret_bytes)
+{
+	struct rings rings;
+
+	if (!q->ready || !rings_at(q, mem, &rings))
+		return NULL;
+	*ret_bytes = device_bytes(q->size);
+	return rings.device;
+}
+
 /* ---- copies */
 
 unsigned cs_iov_slice(const struct iovec *iov, unsigned n, uint64_t offset, uint64_t bytes,

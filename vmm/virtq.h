@@ -62,6 +62,9 @@ bool cs_virtq_wants_interrupt(struct cs_virtq *q, const struct cs_mem *mem);
  * again). */
 bool cs_virtq_enable_kick(struct cs_virtq *q, const struct cs_mem *mem, bool enable);
 
+/* The one of the rings that the device writes, and how long it is; NULL: the queue is not ready. */
+void *cs_virtq_device_ring(const struct cs_virtq *q, const struct cs_mem *mem, size_t *ret_bytes);
+
 /* Copy between a chain and a buffer: from (offset) of its readable or writable part; the number of
  * bytes copied. */
 size_t cs_chain_read(const struct cs_chain *chain, uint64_t offset, void *buf, size_t bytes);

@@ -158,6 +158,13 @@ static void boot_device(struct cs_machine *machine, unsigned device)
 	write_register(machine, device, VIRTIO_MMIO_STATUS, 15);
 }
 
+static void touch(void *arg, const void *host, size_t bytes)
+{
+	const size_t at = (size_t)((const char *)host - (const char *)world.ram.seg[0].host);
+
+	fuzz_require(at < RAM_BYTES && bytes <= RAM_BYTES - at);
+}
+
 static void make_honest(bool disk)
 {
 	struct cs_err err = { 0 };
@@ -173,7 +180,7 @@ static void make_honest(bool disk)
 	for (unsigned i = 0; i < machine->devices; i++)
 		cs_virtio_mmio_settle(machine->device[i]);
 	cs_machine_core_state(machine, stream);
-	cs_machine_part(machine);
+	cs_machine_part(machine, touch, NULL);
 	cs_machine_device_state(machine, stream);
 	fuzz_require(cs_stream_end(stream, &err) == 0);
 	data = cs_stream_data(stream, &bytes);

@@ -227,6 +227,31 @@ static void test_cow_old_kernel(void **state)
 	cow(state);
 }
 
+/* What the writer itself has written, behind the search. */
+static void test_added(void **state)
+{
+	struct world *w = *state;
+	struct cs_picture_count count = { 0 };
+	struct cs_err err = { 0 };
+	char *host;
+
+	add_segment(w, 0, CS_BACKING_COW, w->parent_fd);
+	add_segment(w, UINT64_C(1) << 32, CS_BACKING_COW, w->parent_fd);
+	host = w->ram.seg[1].host;
+	assert_int_equal(ftruncate(w->out_fd, 2 * PAGES * PAGE), 0);
+	assert_int_equal(cs_picture_take(w->pagemap_fd, &w->ram, NULL, &w->picture), 0);
+	put(w, PAGES + 5, 'x');
+	put(w, PAGES + 6, 'y');
+	assert_int_equal(cs_picture_add(&w->picture, &w->ram, host + 6 * PAGE - 1, 2), 0);
+	assert_int_equal(cs_picture_write(&w->picture, w->out_fd, yes, NULL, &count, &err), 0);
+	assert_int_equal(count.pages, 2);
+	assert_int_equal(get(w->out_fd, PAGES + 5), 'x');
+	assert_int_equal(get(w->out_fd, PAGES + 6), 'y');
+	assert_int_equal(get(w->out_fd, PAGES + 7), 0);
+	assert_int_equal(cs_picture_add(&w->picture, &w->ram, &count, 8), -EFAULT);
+	assert_int_equal(cs_picture_add(&w->picture, &w->ram, host + PAGES * PAGE - 1, 1), 0);
+}
+
 static void test_failures(void **state)
 {
 	struct world *w = *state;
@@ -258,6 +283,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_anon_old_kernel, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cow, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cow_old_kernel, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_added, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_failures, setup, teardown),
 	};
 

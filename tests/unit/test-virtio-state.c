@@ -78,6 +78,7 @@ struct world {
 	make_fn make;
 	int fd, clone_fd; /* logs or disks */
 	struct cs_stream *saved;
+	char *told[2]; /* while it is saved: which bytes are said to be written */
 };
 
 static void open_guest(struct world *w, make_fn make)
@@ -105,13 +106,48 @@ static void close_guest(struct world *w)
 	close(w->clone_fd);
 }
 
+static void touch(void *arg, const void *host, size_t bytes)
+{
+	struct world *w = arg;
+	const struct cs_seg *seg = w->guest.mem.ram.seg;
+
+	for (unsigned i = 0; i < 2; i++) {
+		const size_t at = (size_t)((const char *)host - (const char *)seg[i].host);
+
+		if (at < seg[i].bytes)
+			memset(w->told[i] + at, 1, bytes);
+	}
+}
+
+/* Nothing was written that was not said: elsewhere memory is as before. */
+static void check_touched(struct world *w, char *const before[2])
+{
+	for (unsigned i = 0; i < 2; i++) {
+		const char *now = w->guest.mem.ram.seg[i].host;
+
+		for (size_t at = 0; at < FAKE_SEG_BYTES; at++)
+			assert_true(w->told[i][at] || now[at] == before[i][at]);
+	}
+}
+
 /* As a save does it; only that what the child has is the same here. */
 static void save(struct world *w)
 {
+	char *before[2];
 	struct cs_err err = { 0 };
 
 	cs_virtio_mmio_settle(w->guest.mmio);
-	cs_virtio_mmio_part(w->guest.mmio);
+	for (unsigned i = 0; i < 2; i++) {
+		before[i] = malloc(FAKE_SEG_BYTES);
+		memcpy(before[i], w->guest.mem.ram.seg[i].host, FAKE_SEG_BYTES);
+		w->told[i] = calloc(1, FAKE_SEG_BYTES);
+	}
+	cs_virtio_mmio_part(w->guest.mmio, touch, w);
+	check_touched(w, before);
+	for (unsigned i = 0; i < 2; i++) {
+		free(before[i]);
+		free(w->told[i]);
+	}
 	w->saved = cs_stream_create();
 	cs_virtio_mmio_state(w->guest.mmio, w->saved);
 	assert_int_equal(cs_stream_end(w->saved, &err), 0);
