@@ -86,23 +86,25 @@ static void lose(struct cs_agent *agent)
 /* ---- out */
 
 /* CONFIG as of now. NULL: no memory, or it does not fit (which create() has tried). */
-static struct cs_message *make_config(const struct cs_machine_agent *config)
+static struct cs_message *make_config(const struct cs_machine_agent *config, uint32_t version)
 {
 	struct cs_message *message = cs_message_create(CS_WIRE_CONFIG);
-	struct cs_wire_config fixed = { 0 };
+	struct cs_wire_config fixed;
 	struct timespec now;
 
 	if (!message)
 		return NULL;
+	/* Seed and ids; what is not random in it is put over that. Up to 256 bytes come whole and
+	 * without a wait once the pool is up (getrandom(2)). */
+	if (getrandom(&fixed, sizeof(fixed), 0) != sizeof(fixed))
+		return cs_message_free(message);
 	clock_gettime(CLOCK_REALTIME, &now);
 	fixed.realtime_ns =
 		htole64((uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec);
 	fixed.flags = htole32((config->persist ? CS_WIRE_CONFIG_PERSIST : 0u) |
 			      (config->run_init ? CS_WIRE_CONFIG_INIT : 0u));
-	/* Up to 256 bytes come whole and without a wait once the pool is up (getrandom(2)). */
-	if (getrandom(fixed.seed, sizeof(fixed.seed), 0) != sizeof(fixed.seed))
-		return cs_message_free(message);
-	cs_message_bytes(message, &fixed, sizeof(fixed));
+	fixed.reserved = 0;
+	cs_message_bytes(message, &fixed, version < 2 ? CS_WIRE_CONFIG_1 : sizeof(fixed));
 	cs_message_string(message, config->hostname);
 	cs_message_list(message, config->command);
 	cs_message_list(message, config->env);
@@ -199,7 +201,7 @@ static bool on_hello(struct cs_agent *agent, uint32_t version)
 	}
 	agent->version = version;
 	agent->stage = STAGE_HELLO;
-	return put_out(agent, make_config(agent->spec.config)) && flush(agent);
+	return put_out(agent, make_config(agent->spec.config, version)) && flush(agent);
 }
 
 static bool on_ready(struct cs_agent *agent, uint32_t value)
@@ -371,19 +373,13 @@ static bool is_dead(const struct cs_agent *agent)
 	return recv(agent->fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) == 0;
 }
 
-int cs_agent_serve(struct cs_agent *agent, uint32_t port)
+/* The device's end of a new connection; -1: none. */
+static int make_pair(struct cs_agent *agent)
 {
 	cs_auto(cs_fd_closep) int ours = -1;
 	cs_auto(cs_fd_closep) int theirs = -1;
 	int pair[2];
 
-	if (port != CS_WIRE_CONTROL_PORT)
-		return -1;
-	/* A guest that has rebooted connects again; a second program in it finds nobody. */
-	if (agent->fd >= 0 && is_dead(agent))
-		lose(agent);
-	if (agent->fd >= 0)
-		return -1;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
 		return -1;
 	ours = pair[0];
@@ -393,6 +389,32 @@ int cs_agent_serve(struct cs_agent *agent, uint32_t port)
 	agent->fd = cs_steal_fd(&ours);
 	agent->stage = STAGE_SILENT;
 	return cs_steal_fd(&theirs);
+}
+
+int cs_agent_serve(struct cs_agent *agent, uint32_t port)
+{
+	if (port != CS_WIRE_CONTROL_PORT)
+		return -1;
+	/* A guest that has rebooted connects again; a second program in it finds nobody. */
+	if (agent->fd >= 0 && is_dead(agent))
+		lose(agent);
+	return agent->fd >= 0 ? -1 : make_pair(agent);
+}
+
+int cs_agent_resume(struct cs_agent *agent)
+{
+	int fd = agent->fd >= 0 ? -1 : make_pair(agent);
+
+	if (fd < 0)
+		return -1;
+	/* It was frozen when it was saved, and an older one cannot be. */
+	agent->version = CS_WIRE_VERSION;
+	agent->stage = STAGE_HELLO;
+	if (put_out(agent, make_config(agent->spec.config, agent->version)) && flush(agent))
+		return fd;
+	disconnect(agent);
+	cs_fd_closep(&fd);
+	return -1;
 }
 
 /* What is owed, unless something is on its way. When that fails the loop will find a connection
@@ -477,7 +499,7 @@ int cs_agent_create(const struct cs_agent_spec *spec, struct cs_loop *loop, stru
 	agent->on = *spec->events;
 	agent->loop = loop;
 
-	trial = make_config(spec->config);
+	trial = make_config(spec->config, CS_WIRE_VERSION);
 	if (!trial)
 		return cs_fail_errno(err, ENOMEM, "cannot serve the guest's agent");
 	if (cs_message_end(trial, &at, &bytes) < 0)

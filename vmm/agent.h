@@ -48,6 +48,11 @@ int cs_agent_create(const struct cs_agent_spec *spec, struct cs_loop *loop, stru
  * socketpair, or -1: another port; or an agent is connected and alive. */
 int cs_agent_serve(struct cs_agent *agent, uint32_t port);
 
+/* The machine goes on from a saved state, its control connection too: the device's end of a
+ * socketpair on which the guest, frozen since it was saved, is told who it is now; ready() follows.
+ * -1: there is no memory for it, or an agent is connected. */
+int cs_agent_resume(struct cs_agent *agent);
+
 /* Ask the agent to stop or reboot the guest, (grace_ms) between SIGTERM and SIGKILL of what runs
  * there. Kept until the agent has said HELLO when it has not so far: then -EAGAIN. The latest
  * counts. */

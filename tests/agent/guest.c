@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -42,13 +44,94 @@ static const char *cgroups(void)
 	return NULL;
 }
 
-const char *guest_lacks(bool cgroup)
+/* Whatever a test that failed has left in the cgroup. Since 5.14. */
+static void kill_all(const char *cgroup)
 {
-	if (getuid() != 0)
-		return "not root: cannot make namespaces";
-	if (cgroup && !cgroups())
-		return "no cgroup2 is mounted that can be written to";
-	return NULL;
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/cgroup.kill", cgroup);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		if (write(fd, "1", 1) != 1)
+			print_message("%s: %s\n", path, strerror(errno));
+		close(fd);
+	}
+}
+
+/* What is left when the agent does not run any more. */
+static void tidy(struct guest *g)
+{
+	static const char *const folders[] = { "/guest", "/wake", "" };
+	char path[96];
+
+	if (g->control >= 0)
+		close(g->control);
+	if (g->listener >= 0)
+		close(g->listener);
+	g->listener = g->control = -1;
+	for (size_t i = 0; *g->cgroup && i < 3; i++) {
+		snprintf(path, sizeof(path), "%s%s", g->cgroup, folders[i]);
+		if (i == 0)
+			kill_all(path);
+		/* The last process of the namespace is gone from it a moment later. */
+		for (int tries = 0; rmdir(path) < 0 && errno == EBUSY && tries < 500; tries++)
+			nanosleep(&nap, NULL);
+	}
+	*g->cgroup = 0;
+	if (!*g->peer.folder)
+		return;
+	snprintf(path, sizeof(path), "%s/monitor", g->peer.folder);
+	unlink(path);
+	unlink(g->peer.path);
+	rmdir(g->peer.folder);
+	*g->peer.folder = 0;
+}
+
+int guest_make(void **state)
+{
+	struct guest *g = calloc(1, sizeof(*g));
+
+	if (!g)
+		return -1;
+	g->listener = g->control = -1;
+	*state = g;
+	return 0;
+}
+
+int guest_make_by_signals(void **state)
+{
+	int r = guest_make(state);
+
+	if (r == 0)
+		((struct guest *)*state)->by_signals = true;
+	return r;
+}
+
+int guest_unmake(void **state)
+{
+	struct guest *g = *state;
+
+	if (g->peer.pid > 0) {
+		kill(g->peer.pid, SIGKILL);
+		waitpid(g->peer.pid, NULL, 0);
+	}
+	tidy(g);
+	free(g);
+	return 0;
+}
+
+static void need_host(const struct guest *g)
+{
+	const char *lacks = getuid() != 0 ? "not root: cannot make namespaces"
+			    : !g->by_signals && !cgroups()
+				    ? "no cgroup2 is mounted that can be written to"
+				    : NULL;
+
+	if (lacks) {
+		print_message("%s\n", lacks);
+		skip();
+	}
 }
 
 /* ---- in the child ---- */
@@ -109,6 +192,7 @@ static void become_agent(const struct guest *g, const char *monitor, const char 
 	snprintf(program, sizeof(program), "%s/agent-fake", build ? build : ".");
 	for (int fd = 3; fd < 1024; fd++)
 		close(fd);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	make_world(files);
 	execl(program, program, "--serve-unix", g->peer.path, monitor, g->cgroup, NULL);
 	perror(program);
@@ -144,35 +228,56 @@ void guest_accept(struct guest *g)
 	assert_int_equal(version, CS_WIRE_VERSION);
 }
 
-void guest_send_config(struct guest *g, const struct guest_config *config)
+static size_t put_config(uint8_t *payload, const struct guest_config *config)
 {
-	struct cs_wire_config head = { .realtime_ns = config->realtime_ns, .flags = config->flags };
-	uint8_t payload[CS_WIRE_MAX];
+	struct cs_wire_config head;
 	size_t n = sizeof(head), name = strlen(config->hostname) + 1;
 
-	memset(head.seed, 0x5a, sizeof(head.seed));
+	/* Seed and ids. */
+	assert_int_equal(getrandom(&head, sizeof(head), 0), sizeof(head));
+	head.realtime_ns = config->realtime_ns;
+	head.flags = config->flags;
 	memcpy(payload, &head, n);
 	memcpy(payload + n, config->hostname, name);
 	n += name;
 	n += peer_put_list(payload + n, config->argv);
-	n += peer_put_list(payload + n, config->env);
-	peer_send(g->control, CS_WIRE_CONFIG, payload, n);
+	return n + peer_put_list(payload + n, config->env);
 }
 
-struct guest *guest_boot(const struct guest_config *config, const char *const *files, bool cgroup)
+void guest_send_config(struct guest *g, const struct guest_config *config)
+{
+	uint8_t payload[CS_WIRE_MAX];
+
+	peer_send(g->control, CS_WIRE_CONFIG, payload, put_config(payload, config));
+}
+
+void guest_send_config_slowly(struct guest *g, const struct guest_config *config)
+{
+	uint8_t message[sizeof(struct cs_wire_head) + CS_WIRE_MAX];
+	const size_t bytes = put_config(message + sizeof(struct cs_wire_head), config);
+	const struct cs_wire_head head = { .type = CS_WIRE_CONFIG, .bytes = (uint32_t)bytes };
+
+	memcpy(message, &head, sizeof(head));
+	for (size_t i = 0; i < sizeof(head) + bytes; i++) {
+		assert_int_equal(send(g->control, message + i, 1, MSG_NOSIGNAL), 1);
+		if (i % 40 == 0)
+			nanosleep(&nap, NULL);
+	}
+}
+
+void guest_boot(struct guest *g, const struct guest_config *config, const char *const *files)
 {
 	static const struct guest_config plain = { .hostname = "first" };
-	struct guest *g = calloc(1, sizeof(*g));
 	uint8_t payload[CS_WIRE_MAX + 1];
 	char monitor[64];
 
-	assert_non_null(g);
+	need_host(g);
 	memcpy(g->peer.folder, "/tmp/cs-guest-XXXXXX", 21);
 	assert_non_null(mkdtemp(g->peer.folder));
 	snprintf(g->peer.path, sizeof(g->peer.path), "%s/socket", g->peer.folder);
 	snprintf(monitor, sizeof(monitor), "%s/monitor", g->peer.folder);
 	g->listener = listen_at(monitor);
-	if (cgroup) {
+	if (!g->by_signals) {
 		snprintf(g->cgroup, sizeof(g->cgroup), "%s/cs-test-%d", cgroups(), (int)getpid());
 		assert_int_equal(mkdir(g->cgroup, 0755), 0);
 	}
@@ -185,32 +290,18 @@ struct guest *guest_boot(const struct guest_config *config, const char *const *f
 	guest_accept(g);
 	guest_send_config(g, config ? config : &plain);
 	peer_expect(g->control, CS_WIRE_READY, payload);
-	return g;
 }
 
-bool guest_end(struct guest *g)
+void guest_end(struct guest *g)
 {
-	static const char *const folders[] = { "/guest", "/wake", "" };
-	char path[96];
 	int status = -1;
 
-	/* Frozen, it would hear of it, but its processes not. */
-	kill(g->peer.pid, SIGTERM);
-	waitpid(g->peer.pid, &status, 0);
-	close(g->control);
-	close(g->listener);
-	for (size_t i = 0; *g->cgroup && i < 3; i++) {
-		snprintf(path, sizeof(path), "%s%s", g->cgroup, folders[i]);
-		/* The last process of the namespace is gone from it a moment later. */
-		for (int tries = 0; rmdir(path) < 0 && errno == EBUSY && tries < 500; tries++)
-			nanosleep(&nap, NULL);
-	}
-	snprintf(path, sizeof(path), "%s/monitor", g->peer.folder);
-	unlink(path);
-	unlink(g->peer.path);
-	rmdir(g->peer.folder);
-	free(g);
-	return status == 0;
+	assert_int_equal(kill(g->peer.pid, SIGTERM), 0);
+	assert_int_equal(waitpid(g->peer.pid, &status, 0), g->peer.pid);
+	g->peer.pid = 0;
+	tidy(g);
+	if (status)
+		fail_msg("the agent ended with wait status %#x", (unsigned)status);
 }
 
 void guest_freeze(struct guest *g, uint32_t flags)
@@ -240,6 +331,14 @@ void guest_wake(struct guest *g, const struct guest_config *config)
 	uint8_t payload[CS_WIRE_MAX + 1];
 
 	guest_cut(g);
+	guest_send_config(g, config);
+	peer_expect(g->control, CS_WIRE_READY, payload);
+}
+
+void guest_resume(struct guest *g, const struct guest_config *config)
+{
+	uint8_t payload[CS_WIRE_MAX + 1];
+
 	guest_send_config(g, config);
 	peer_expect(g->control, CS_WIRE_READY, payload);
 }

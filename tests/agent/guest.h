@@ -7,14 +7,18 @@
 #include "tests/agent/peer.h"
 
 struct guest {
-	struct peer_agent peer; /* its service */
+	struct peer_agent peer; /* its service; pid 0: it does not run */
 	int listener;           /* the monitor's socket */
 	int control;            /* its connection with the agent */
-	char cgroup[64];        /* "": frozen by signals */
+	bool by_signals;        /* frozen without cgroups */
+	char cgroup[64];        /* the agent's, with the others below */
 };
 
-/* Why there can be none here; NULL: there can. (cgroup): one with a freezer in cgroups. */
-const char *guest_lacks(bool cgroup);
+/* Set-up and tear-down of a test; *state is the struct guest, which does not run yet. Whatever the
+ * test leaves is gone behind it. */
+int guest_make(void **state);
+int guest_make_by_signals(void **state);
+int guest_unmake(void **state);
 
 struct guest_config {
 	const char *hostname;
@@ -25,12 +29,13 @@ struct guest_config {
 
 /* Boot: the agent runs, has had its CONFIG (NULL: hostname "first", no COMMAND) and said READY.
  * Before, (files), pairs of path and text, are put into its /etc and /run; a path that ends with
- * '*' is one that can be executed. */
-struct guest *guest_boot(const struct guest_config *config, const char *const *files, bool cgroup);
-/* The end of the agent; false: it did not end as it should. */
-bool guest_end(struct guest *g);
+ * '*' is one that can be executed. Skips the test where this host can have no such guest. */
+void guest_boot(struct guest *g, const struct guest_config *config, const char *const *files);
+/* Ask the agent to end: it must end as it should. */
+void guest_end(struct guest *g);
 
 void guest_send_config(struct guest *g, const struct guest_config *config);
+void guest_send_config_slowly(struct guest *g, const struct guest_config *config);
 /* FREEZE, and FROZEN without an error. */
 void guest_freeze(struct guest *g, uint32_t flags);
 void guest_thaw(struct guest *g);
@@ -39,6 +44,9 @@ void guest_cut(struct guest *g);
 void guest_accept(struct guest *g);
 /* All of it: cut, CONFIG, READY. */
 void guest_wake(struct guest *g, const struct guest_config *config);
+
+/* The same without a cut: the connection lives on. */
+void guest_resume(struct guest *g, const struct guest_config *config);
 
 /* The text of a file as the guest sees it; "": there is none. The caller's to free(). */
 char *guest_read(const struct guest *g, const char *path);

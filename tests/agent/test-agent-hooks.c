@@ -19,16 +19,12 @@
 
 static const struct guest_config second = { .hostname = "second", .env = ARGV("A=b c") };
 
-static struct guest *boot(const char *const *files)
+static struct guest *boot(void **state, const char *const *files)
 {
 	const struct guest_config config = { .hostname = "first", .argv = ARGV("sh", "-c", COUNT) };
-	const char *lacks = guest_lacks(true);
 
-	if (lacks) {
-		print_message("%s\n", lacks);
-		skip();
-	}
-	return guest_boot(&config, files, true);
+	guest_boot(*state, &config, files);
+	return *state;
 }
 
 static void assert_text(const struct guest *g, const char *path, const char *text)
@@ -59,7 +55,7 @@ static void test_hooks(void **state)
 		HOOKS ".hidden*",     say, HOOKS "40-c~*", say, HOOKS "50-d.dpkg-old*", say,
 		HOOKS "60-folder/x*", say, NULL,
 	};
-	struct guest *g = boot(files);
+	struct guest *g = boot(state, files);
 
 	guest_freeze(g, 0);
 	assert_text(g, "/run/said", "");
@@ -68,7 +64,7 @@ static void test_hooks(void **state)
 	guest_wake(g, &second);
 	assert_text(g, "/run/said", "10-a 1 second b c second /\n20-b 1 second b c second /\n");
 	guest_assert_changes(g, "/run/count");
-	assert_true(guest_end(g));
+	guest_end(g);
 }
 
 /* Nobody else runs before the last hook is done. */
@@ -80,14 +76,14 @@ static void test_others_are_frozen(void **state)
 		"[ \"$a\" = \"$b\" ] && echo still >/run/said\n",
 		NULL
 	};
-	struct guest *g = boot(files);
+	struct guest *g = boot(state, files);
 
 	guest_assert_changes(g, "/run/count");
 	guest_freeze(g, 0);
 	guest_wake(g, &second);
 	assert_text(g, "/run/said", "still\n");
 	guest_assert_changes(g, "/run/count");
-	assert_true(guest_end(g));
+	guest_end(g);
 }
 
 /* What a hook leaves running is a process of the guest like any other, also at the next save. */
@@ -99,7 +95,7 @@ static void test_leftovers(void **state)
 		"sleep 0.01; done' </dev/null >/dev/null 2>&1 &\n",
 		NULL
 	};
-	struct guest *g = boot(files);
+	struct guest *g = boot(state, files);
 	char path[128], text[64] = "";
 	FILE *file;
 
@@ -116,7 +112,7 @@ static void test_leftovers(void **state)
 	assert_non_null(file);
 	assert_null(fgets(text, sizeof(text), file));
 	fclose(file);
-	assert_true(guest_end(g));
+	guest_end(g);
 }
 
 /* A hook that fails, that cannot be run, that is killed: the user hears of it, and the guest wakes
@@ -128,7 +124,7 @@ static void test_failures(void **state)
 					     HOOKS "3*", "#!/bin/sh\nkill -9 $$\n",
 					     HOOKS "4*", "#!/bin/sh\necho ran >/run/said\n",
 					     NULL };
-	struct guest *g = boot(files);
+	struct guest *g = boot(state, files);
 	uint8_t payload[CS_WIRE_MAX + 1];
 
 	guest_freeze(g, 0);
@@ -140,7 +136,7 @@ static void test_failures(void **state)
 	peer_expect(g->control, CS_WIRE_READY, payload);
 	assert_text(g, "/run/said", "ran\n");
 	guest_assert_changes(g, "/run/count");
-	assert_true(guest_end(g));
+	guest_end(g);
 }
 
 /* One that does not end is ended, with all that it has started. */
@@ -152,7 +148,7 @@ static void test_timeout(void **state)
 					     ">/run/left; sleep 0.01; done' &\n"
 					     "sleep 0.1; >/run/impatient\nsleep 900\n",
 					     NULL };
-	struct guest *g = boot(files);
+	struct guest *g = boot(state, files);
 	uint8_t payload[CS_WIRE_MAX + 1];
 
 	guest_freeze(g, 0);
@@ -162,7 +158,7 @@ static void test_timeout(void **state)
 	peer_expect(g->control, CS_WIRE_READY, payload);
 	guest_assert_still(g, "/run/left");
 	guest_assert_changes(g, "/run/count");
-	assert_true(guest_end(g));
+	guest_end(g);
 }
 
 /* COMMAND ends while a hook runs, which waits for its own end: neither is lost. */
@@ -173,7 +169,7 @@ static void test_command_ends_meanwhile(void **state)
 		"#!/bin/sh\necho here >/run/here; while [ ! -e /run/go ]; do sleep 0.02; done\n",
 		NULL
 	};
-	struct guest *g = boot(files);
+	struct guest *g = boot(state, files);
 	uint8_t payload[CS_WIRE_MAX + 1];
 	pid_t command = guest_child(g);
 
@@ -187,15 +183,15 @@ static void test_command_ends_meanwhile(void **state)
 	peer_expect(g->control, CS_WIRE_READY, payload);
 	assert_int_equal(peer_expect(g->control, CS_WIRE_EXITED, payload), 4);
 	assert_int_equal(payload[0], 128 + SIGKILL);
-	assert_true(guest_end(g));
+	guest_end(g);
 }
 
 int main(void)
 {
+#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, guest_make, guest_unmake)
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_hooks),     cmocka_unit_test(test_others_are_frozen),
-		cmocka_unit_test(test_leftovers), cmocka_unit_test(test_failures),
-		cmocka_unit_test(test_timeout),   cmocka_unit_test(test_command_ends_meanwhile),
+		TEST(hooks),    TEST(others_are_frozen), TEST(leftovers),
+		TEST(failures), TEST(timeout),           TEST(command_ends_meanwhile),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

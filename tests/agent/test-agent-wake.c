@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The agent of a guest that has been restored: it finds its monitor's connection lost, and is
  * another guest before anybody in it runs on. */
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -12,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -26,25 +29,19 @@
 static const struct guest_config second = { .hostname = "second-guest",
 					    .realtime_ns = 2000000000123456789 };
 
-static struct guest *boot(const struct guest_config *config, const char *const *files)
+static struct guest *boot(void **state, const struct guest_config *config, const char *const *files)
 {
-	const char *lacks = guest_lacks(true);
-
-	if (lacks) {
-		print_message("%s\n", lacks);
-		skip();
-	}
-	return guest_boot(config, files, true);
+	guest_boot(*state, config, files);
+	return *state;
 }
 
-static struct guest *boot_counting(const char *const *files)
+static struct guest *boot_counting(void **state, const char *const *files)
 {
-	struct guest *g =
-		boot(&(struct guest_config){ .hostname = "first", .argv = ARGV("sh", "-c", COUNT) },
-		     files);
+	const struct guest_config config = { .hostname = "first", .argv = ARGV("sh", "-c", COUNT) };
 
-	guest_assert_changes(g, "/run/count");
-	return g;
+	guest_boot(*state, &config, files);
+	guest_assert_changes(*state, "/run/count");
+	return *state;
 }
 
 static void assert_text(const struct guest *g, const char *path, const char *text)
@@ -101,7 +98,7 @@ static void test_another_guest(void **state)
 		"first\n", "/etc/hosts", "127.0.0.1\tlocalhost\n127.0.1.1\tfirst\n::1\tip6\n",
 		NULL
 	};
-	struct guest *g = boot_counting(files);
+	struct guest *g = boot_counting(state, files);
 	uint8_t payload[CS_WIRE_MAX + 1];
 	char *before = guest_run(g, "cat " BOOT), *now;
 
@@ -126,14 +123,14 @@ static void test_another_guest(void **state)
 	free(now);
 	boot_id_is(g, before, false);
 	free(before);
-	assert_true(guest_end(g));
+	guest_end(g);
 }
 
 /* The source of the picture notices nothing. */
 static void test_source_stays(void **state)
 {
 	static const char *const files[] = { ID, OLD_ID, "/etc/hosts", "127.0.1.1\tfirst\n", NULL };
-	struct guest *g = boot_counting(files);
+	struct guest *g = boot_counting(state, files);
 	char *before = guest_run(g, "cat " BOOT);
 
 	for (int i = 0; i < 2; i++) {
@@ -147,7 +144,7 @@ static void test_source_stays(void **state)
 		boot_id_is(g, before, true);
 	}
 	free(before);
-	assert_true(guest_end(g));
+	guest_end(g);
 }
 
 /* Parked, and woken up under its own name: the same guest with another clock. */
@@ -157,7 +154,7 @@ static void test_same_guest(void **state)
 	const struct guest_config same = { .hostname = "first",
 					   .flags = CS_WIRE_CONFIG_SAME,
 					   .realtime_ns = 1000000000 };
-	struct guest *g = boot_counting(files);
+	struct guest *g = boot_counting(state, files);
 	char *before = guest_run(g, "cat " BOOT);
 
 	guest_freeze(g, 0);
@@ -167,7 +164,7 @@ static void test_same_guest(void **state)
 	assert_text(g, "/run/clock", "0 1.000000000\n");
 	boot_id_is(g, before, true);
 	free(before);
-	assert_true(guest_end(g));
+	guest_end(g);
 }
 
 /* What the root does not have it does not get; a name that is there is not written again. */
@@ -189,37 +186,70 @@ static void test_hosts(void **state)
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct guest *g = boot(NULL, cases[i].files);
+		struct guest *g = boot(state, NULL, cases[i].files);
 
 		guest_freeze(g, 0);
 		guest_wake(g, &second);
+		assert_run(g, "uname -n", "second-guest\n");
 		assert_text(g, "/etc/hosts", cases[i].text);
 		assert_text(g, "/etc/hostname", "");
 		assert_text(g, ID, "");
 		/* A shorter name leaves nothing of the longer one. */
 		guest_freeze(g, 0);
 		guest_wake(g, &(struct guest_config){ .hostname = "x3" });
+		assert_run(g, "uname -n", "x3\n");
 		if (i == 1)
 			assert_text(g, "/etc/hosts", "127.0.0.1 localhost\n127.0.1.1\tx3\n");
-		assert_run(g, "uname -n", "x3\n");
-		assert_true(guest_end(g));
+		guest_end(g);
 	}
+}
+
+/* Of the agent, when it has nothing to do. */
+static size_t open_files(const struct guest *g)
+{
+	char name[64];
+	size_t n = 0;
+	DIR *folder;
+
+	snprintf(name, sizeof(name), "/proc/%d/fd", (int)g->peer.pid);
+	folder = opendir(name);
+	assert_non_null(folder);
+	while (readdir(folder))
+		n++;
+	closedir(folder);
+	return n;
+}
+
+static size_t mounts(const struct guest *g)
+{
+	char name[32], *text;
+	size_t n = 0;
+
+	snprintf(name, sizeof(name), "/proc/1/mounts");
+	text = guest_read(g, name);
+	for (const char *at = text; (at = strchr(at, '\n')); at++)
+		n++;
+	free(text);
+	return n;
 }
 
 /* A clone of a clone of a clone. Nothing is left behind by any. */
 static void test_generations(void **state)
 {
 	static const char *const files[] = { ID, OLD_ID, "/etc/hosts", "127.0.1.1\tfirst\n", NULL };
-	struct guest *g = boot_counting(files);
-	char *open_before = NULL, *mounts_before = NULL;
+	struct guest *g = boot_counting(state, files);
+	size_t files_open = 0, mounted = 0;
 	char name[32], text[64];
 
 	for (int i = 0; i < 6; i++) {
-		char *open_now, *mounts_now, *id = guest_read(g, ID), *now;
+		char *id = guest_read(g, ID), *now;
 
 		guest_freeze(g, i % 2 ? CS_WIRE_FREEZE_SYNC : 0);
 		snprintf(name, sizeof(name), "clone-%d", i);
-		guest_wake(g, &(struct guest_config){ .hostname = name });
+		if (i % 3)
+			guest_wake(g, &(struct guest_config){ .hostname = name });
+		else
+			guest_resume(g, &(struct guest_config){ .hostname = name });
 		snprintf(text, sizeof(text), "127.0.1.1\t%s\n", name);
 		assert_text(g, "/etc/hosts", text);
 		now = guest_read(g, ID);
@@ -227,22 +257,63 @@ static void test_generations(void **state)
 		free(now);
 		free(id);
 
-		open_now = guest_run(g, "ls /proc/1/fd | wc -l");
-		mounts_now = guest_run(g, "wc -l </proc/1/mounts");
+		guest_freeze(g, 0);
 		if (i == 0) {
-			open_before = open_now;
-			mounts_before = mounts_now;
-			continue;
+			files_open = open_files(g);
+			mounted = mounts(g);
 		}
-		assert_string_equal(open_now, open_before);
-		assert_string_equal(mounts_now, mounts_before);
-		free(open_now);
-		free(mounts_now);
+		assert_int_equal(open_files(g), files_open);
+		assert_int_equal(mounts(g), mounted);
+		guest_thaw(g);
 	}
-	free(open_before);
-	free(mounts_before);
 	guest_assert_changes(g, "/run/count");
-	assert_true(guest_end(g));
+	guest_end(g);
+}
+
+/* The last exec has ended for the kernel, too. */
+static void wait_empty(const struct guest *g)
+{
+	const struct timespec nap = { .tv_nsec = 10000000 };
+	char path[128], text[64] = "";
+
+	snprintf(path, sizeof(path), "%s/guest/cgroup.events", g->cgroup);
+	for (int i = 0; i < PEER_PATIENCE_MS / 10 && !strstr(text, "populated 0"); i++) {
+		int fd = open(path, O_RDONLY | O_CLOEXEC);
+		ssize_t n = read(fd, text, sizeof(text) - 1);
+
+		text[n > 0 ? n : 0] = 0;
+		close(fd);
+		nanosleep(&nap, NULL);
+	}
+	assert_non_null(strstr(text, "populated 0"));
+}
+
+/* Nobody runs who could see it: names and ids are written when somebody comes. */
+static void test_empty_guest(void **state)
+{
+	static const char *const files[] = { ID, OLD_ID, "/etc/hosts", "127.0.1.1\tfirst\n", NULL };
+	struct guest *g = boot(state, NULL, files);
+	char *before;
+
+	before = guest_run(g, "cat " BOOT);
+	wait_empty(g);
+	for (int i = 0; i < 2; i++) {
+		guest_freeze(g, 0);
+		if (i)
+			guest_resume(g, &second);
+		else
+			guest_wake(g, &(struct guest_config){ .hostname = "between" });
+		assert_text(g, ID, OLD_ID);
+		assert_text(g, BOOT, before);
+		/* A clone of it that nobody has been in either. */
+	}
+	assert_run(g, "uname -n; cat /etc/hosts", "second-guest\n127.0.1.1\tsecond-guest\n");
+	boot_id_is(g, before, false);
+	free(before);
+	before = guest_read(g, ID);
+	assert_string_not_equal(before, OLD_ID);
+	free(before);
+	guest_end(g);
 }
 
 /* ---- what runs ---- */
@@ -250,13 +321,13 @@ static void test_generations(void **state)
 /* Without a new COMMAND the old one is what the guest lives for. */
 static void test_command_stays(void **state)
 {
-	struct guest *g = boot_counting(NULL);
+	struct guest *g = boot_counting(state, NULL);
 
 	guest_freeze(g, 0);
 	guest_wake(g, &second);
 	assert_int_equal(kill(guest_child(g), SIGTERM), 0);
 	expect_status(g, 128 + SIGTERM);
-	assert_true(guest_end(g));
+	guest_end(g);
 }
 
 static void test_new_command(void **state)
@@ -268,7 +339,7 @@ static void test_new_command(void **state)
 			     "exit 9"),
 		.env = ARGV("A=from config"),
 	};
-	struct guest *g = boot_counting(NULL);
+	struct guest *g = boot_counting(state, NULL);
 	struct pollfd p = { .fd = -1, .events = POLLIN };
 	pid_t old = guest_child(g);
 
@@ -281,12 +352,12 @@ static void test_new_command(void **state)
 	assert_int_equal(poll(&p, 1, 300), 0);
 	guest_write(g, "/run/end", "");
 	expect_status(g, 9);
-	assert_true(guest_end(g));
+	guest_end(g);
 }
 
 static void test_command_fails(void **state)
 {
-	struct guest *g = boot(NULL, NULL);
+	struct guest *g = boot(state, NULL, NULL);
 
 	guest_freeze(g, 0);
 	guest_cut(g);
@@ -295,27 +366,27 @@ static void test_command_fails(void **state)
 	expect_trouble(g, "/no/such/program: not found in the guest");
 	peer_expect(g->control, CS_WIRE_READY, (uint8_t[CS_WIRE_MAX + 1]){ 0 });
 	expect_status(g, 127);
-	assert_true(guest_end(g));
+	guest_end(g);
 }
 
 /* COMMAND has ended in the picture already. */
 static void test_command_ended_frozen(void **state)
 {
-	struct guest *g = boot_counting(NULL);
+	struct guest *g = boot_counting(state, NULL);
 
 	guest_freeze(g, 0);
 	assert_int_equal(kill(guest_child(g), SIGKILL), 0);
 	guest_assert_still(g, "/run/count");
 	guest_wake(g, &second);
 	expect_status(g, 128 + SIGKILL);
-	assert_true(guest_end(g));
+	guest_end(g);
 }
 
 /* The picture was taken while an exec waited for its end: it belongs to the source, and in the
  * clone nobody has asked for anything. */
 static void test_waiting_exec_is_not_cloned(void **state)
 {
-	struct guest *g = boot(NULL, NULL);
+	struct guest *g = boot(state, NULL, NULL);
 	int fd;
 
 	guest_freeze(g, 0);
@@ -333,7 +404,7 @@ static void test_waiting_exec_is_not_cloned(void **state)
 	guest_send_config(g, &(struct guest_config){ .hostname = "third" });
 	guest_wait_text(g, "/run/ran", "third\n");
 	close(fd);
-	assert_true(guest_end(g));
+	guest_end(g);
 }
 
 /* ---- the monitor ---- */
@@ -342,7 +413,7 @@ static void test_waiting_exec_is_not_cloned(void **state)
 static void test_lost_while_running(void **state)
 {
 	static const char *const files[] = { ID, OLD_ID, "/etc/hostname", "first\n", NULL };
-	struct guest *g = boot_counting(files);
+	struct guest *g = boot_counting(state, files);
 	uint8_t payload[CS_WIRE_MAX + 1];
 	char *now;
 
@@ -355,13 +426,13 @@ static void test_lost_while_running(void **state)
 	now = guest_read(g, ID);
 	assert_string_not_equal(now, OLD_ID);
 	free(now);
-	assert_true(guest_end(g));
+	guest_end(g);
 }
 
 /* Frozen, it waits for its CONFIG, and for nothing less. */
 static void test_monitor_refuses(void **state)
 {
-	struct guest *g = boot_counting(NULL);
+	struct guest *g = boot_counting(state, NULL);
 	uint8_t payload[CS_WIRE_MAX + 1];
 
 	guest_freeze(g, 0);
@@ -373,26 +444,68 @@ static void test_monitor_refuses(void **state)
 	guest_send_config(g, &second);
 	peer_expect(g->control, CS_WIRE_READY, payload);
 	guest_assert_changes(g, "/run/count");
-	assert_true(guest_end(g));
+	guest_end(g);
 }
 
 /* Not frozen and never restored, and the monitor has just gone: a guest without one. */
 static void test_monitor_is_gone(void **state)
 {
-	struct guest *g = boot_counting(NULL);
+	struct guest *g = boot_counting(state, NULL);
 
 	shutdown(g->listener, SHUT_RDWR);
 	close(g->control);
 	g->control = -1;
 	guest_assert_changes(g, "/run/count");
 	assert_run(g, "uname -n", "before\n");
-	assert_true(guest_end(g));
+	guest_end(g);
+}
+
+/* The connection was restored with the guest: the monitor just says who it is now. */
+static void test_connection_lives_on(void **state)
+{
+	static const char *const files[] = { ID, OLD_ID, "/etc/hostname", "first\n", NULL };
+	struct guest *g = boot_counting(state, files);
+	uint8_t payload[CS_WIRE_MAX + 1];
+	char *before = guest_run(g, "cat " BOOT), *now;
+
+	guest_freeze(g, 0);
+	guest_resume(g, &second);
+	guest_assert_changes(g, "/run/count");
+	assert_run(g, "uname -n; cat /etc/hostname", "second-guest\nsecond-guest\n");
+	assert_text(g, "/run/clock", "0 2000000000.123456789\n");
+	now = guest_read(g, ID);
+	assert_string_not_equal(now, OLD_ID);
+	free(now);
+	boot_id_is(g, before, false);
+	free(before);
+
+	/* Byte by byte; and one that is none changes nothing. */
+	guest_freeze(g, 0);
+	guest_send_config_slowly(g, &(struct guest_config){ .hostname = "third",
+							    .argv = ARGV("sh", "-c", "exit 3") });
+	peer_expect(g->control, CS_WIRE_READY, payload);
+	expect_status(g, 3);
+	guest_end(g);
+}
+
+static void test_bad_config(void **state)
+{
+	struct guest *g = boot_counting(state, NULL);
+	uint8_t payload[200] = { 0 };
+
+	guest_freeze(g, 0);
+	peer_send(g->control, CS_WIRE_CONFIG, payload, sizeof(payload));
+	expect_trouble(g, "cannot wake up: CONFIG: Protocol error");
+	guest_assert_still(g, "/run/count");
+	guest_resume(g, &second);
+	guest_assert_changes(g, "/run/count");
+	guest_end(g);
 }
 
 /* What comes right behind CONFIG is not lost. */
 static void test_freeze_at_once(void **state)
 {
-	struct guest *g = boot_counting(NULL);
+	struct guest *g = boot_counting(state, NULL);
 	uint8_t payload[CS_WIRE_MAX + 1];
 	const uint32_t flags = 0;
 
@@ -406,26 +519,30 @@ static void test_freeze_at_once(void **state)
 	guest_assert_still(g, "/run/count");
 	guest_thaw(g);
 	guest_assert_changes(g, "/run/count");
-	assert_true(guest_end(g));
+	guest_end(g);
 }
 
 int main(void)
 {
+#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, guest_make, guest_unmake)
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_another_guest),
-		cmocka_unit_test(test_source_stays),
-		cmocka_unit_test(test_same_guest),
-		cmocka_unit_test(test_hosts),
-		cmocka_unit_test(test_generations),
-		cmocka_unit_test(test_command_stays),
-		cmocka_unit_test(test_new_command),
-		cmocka_unit_test(test_command_fails),
-		cmocka_unit_test(test_command_ended_frozen),
-		cmocka_unit_test(test_waiting_exec_is_not_cloned),
-		cmocka_unit_test(test_lost_while_running),
-		cmocka_unit_test(test_monitor_refuses),
-		cmocka_unit_test(test_monitor_is_gone),
-		cmocka_unit_test(test_freeze_at_once),
+		TEST(another_guest),
+		TEST(source_stays),
+		TEST(same_guest),
+		TEST(hosts),
+		TEST(generations),
+		TEST(empty_guest),
+		TEST(command_stays),
+		TEST(new_command),
+		TEST(command_fails),
+		TEST(command_ended_frozen),
+		TEST(waiting_exec_is_not_cloned),
+		TEST(lost_while_running),
+		TEST(monitor_refuses),
+		TEST(monitor_is_gone),
+		TEST(connection_lives_on),
+		TEST(bad_config),
+		TEST(freeze_at_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -176,13 +176,65 @@ static void test_wake(void **state)
 	close(fd);
 }
 
+/* Or the connection lives on: then the first word is the monitor's. */
+static void test_resume(void **state)
+{
+	struct world *w = *state;
+	char payload[CS_WIRE_MAX];
+	struct cs_wire_config fixed[2];
+	int fd = cs_agent_resume(w->agent);
+
+	assert_true(fd >= 0);
+	assert_int_equal(cs_agent_resume(w->agent), -1);
+	assert_int_equal(cs_agent_serve(w->agent, CS_WIRE_CONTROL_PORT), -1);
+	get(fd, CS_WIRE_CONFIG, payload, sizeof(payload));
+	memcpy(&fixed[0], payload, sizeof(fixed[0]));
+	assert_int_equal(cs_agent_freeze(w->agent, 0), -ENOTCONN);
+	assert_int_equal(cs_agent_stop(w->agent, CS_WIRE_POWEROFF, 5), 0);
+	get(fd, CS_WIRE_STOP, payload, sizeof(payload));
+	put(fd, CS_WIRE_READY, NULL, 0);
+	settle(w->loop);
+	assert_int_equal(w->ready, 1);
+	close(fd);
+	settle(w->loop);
+	assert_int_equal(w->lost, 1);
+
+	/* Each time another seed, and other ids. */
+	fd = cs_agent_resume(w->agent);
+	assert_int_equal(get(fd, CS_WIRE_CONFIG, payload, sizeof(payload)),
+			 sizeof(fixed[1]) + sizeof("web\0\3\0\0\0sh\0-c\0exit 7\0\1\0\0\0A=1"));
+	memcpy(&fixed[1], payload, sizeof(fixed[1]));
+	assert_memory_not_equal(fixed[0].seed, fixed[1].seed, sizeof(fixed[0].seed));
+	assert_memory_not_equal(fixed[0].boot_id, fixed[1].boot_id, 16);
+	assert_memory_not_equal(fixed[0].machine_id, fixed[1].machine_id, 16);
+	put(fd, CS_WIRE_READY, NULL, 0);
+	settle(w->loop);
+	assert_int_equal(cs_agent_freeze(w->agent, 0), 0);
+	close(fd);
+}
+
+/* An agent of version 1 gets the CONFIG that it knows. */
+static void test_older(void **state)
+{
+	struct world *w = *state;
+	static const char strings[] = "web\0\3\0\0\0sh\0-c\0exit 7\0\1\0\0\0A=1";
+	char payload[CS_WIRE_MAX];
+	int fd = cs_agent_serve(w->agent, CS_WIRE_CONTROL_PORT);
+
+	put_u32(fd, CS_WIRE_HELLO, 1);
+	settle(w->loop);
+	assert_int_equal(get(fd, CS_WIRE_CONFIG, payload, sizeof(payload)), 48 + sizeof(strings));
+	assert_memory_equal(payload + 48, strings, sizeof(strings));
+	close(fd);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, open_world, close_world)
 	const struct CMUnitTest tests[] = {
 		TEST(freeze),         TEST(freeze_refused),   TEST(freeze_fails),
 		TEST(freeze_dropped), TEST(freeze_then_stop), TEST(stop_crosses_frozen),
-		TEST(wake),
+		TEST(wake),           TEST(resume),           TEST(older),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -83,6 +83,7 @@ enum cs_freezer_state {
 struct cs_freezer {
 	enum cs_freezer_state state;
 	bool asked;                  /* FREEZE has not been answered */
+	bool empty;                  /* nobody was there to be frozen, nor is now */
 	uint32_t flags;              /* of FREEZE */
 	struct cs_deadline patience; /* CS_FREEZER_GOING lasts no longer */
 	int guest, hooks;            /* cgroups: what processes start in, what hooks do */
@@ -110,6 +111,7 @@ struct cs_wake {
 	char node[65];      /* the kernel's host name */
 	char name[80];      /* the text of /etc/hostname */
 	char *hosts_text;   /* of /etc/hosts, with room for one more line */
+	bool owed;          /* names and ids are still those of before */
 	size_t own_at, own; /* our name in it, and its bytes; own 0: it is not there */
 	char **hooks;       /* paths, NULL-ended; NULL: none */
 };
@@ -221,7 +223,8 @@ bool cs_identity_has_name(const char *text, const char *word);
 /* ---- identity-wake.c ---- */
 
 void cs_identity_prepare(struct cs_agent *a); /* look, open, never change */
-void cs_identity_wake(struct cs_agent *a);    /* all of CONFIG but what is to run */
+void cs_identity_wake(struct cs_agent *a);    /* CONFIG's clock and seed, and soon the rest: */
+void cs_identity_settle(struct cs_agent *a);  /* names and ids, before anybody can see them */
 
 /* ---- control.c ---- */
 
@@ -283,6 +286,8 @@ void cs_wake_prepare(struct cs_agent *a);
 void cs_wake_close(struct cs_agent *a); /* what is ready is not needed, or not true any more */
 /* The monitor's connection is lost: because we have been restored (reset), or it may be. */
 void cs_wake(struct cs_agent *a, bool reset);
+/* Or it lives on, and has brought this CONFIG, which becomes the agent's. */
+void cs_wake_config(struct cs_agent *a, const struct cs_config *config);
 void cs_hooks_prepare(struct cs_agent *a);
 void cs_hooks_run(struct cs_agent *a);
 

@@ -45,6 +45,8 @@ int cs_config_parse(struct cs_config *ret, const void *payload, size_t bytes)
 	c.flags = le32toh(head.flags);
 	c.seeded = true;
 	memcpy(c.seed, head.seed, sizeof(c.seed));
+	memcpy(c.boot_id, head.boot_id, sizeof(c.boot_id));
+	memcpy(c.machine_id, head.machine_id, sizeof(c.machine_id));
 	memcpy(c.hostname, hostname, strlen(hostname) + 1);
 	*ret = c;
 	return 0;

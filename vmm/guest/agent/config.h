@@ -10,7 +10,8 @@ struct cs_config {
 	uint64_t realtime_ns;
 	uint32_t flags; /* enum cs_wire_config_flag */
 	uint8_t seed[32];
-	bool seeded; /* there was a CONFIG: clock and seed are real */
+	uint8_t boot_id[16], machine_id[16]; /* random bytes */
+	bool seeded;                         /* there was a CONFIG: clock and seed are real */
 	char hostname[65];
 	char **argv, **env; /* own arrays, NULL-ended; their strings lie in (message) */
 	uint8_t *message;

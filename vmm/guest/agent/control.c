@@ -52,9 +52,26 @@ void cs_control_u32(struct cs_agent *a, enum cs_wire_type type, uint32_t value)
 
 /* ---- CONFIG ---- */
 
+/* With a copy of the payload, in which argv and env stay. */
+static int own_config(struct cs_config *ret, const uint8_t *payload, size_t bytes)
+{
+	uint8_t *message = malloc(bytes + 1);
+	int r;
+
+	if (!message)
+		return -ENOMEM;
+	memcpy(message, payload, bytes);
+	r = cs_config_parse(ret, message, bytes);
+	if (r < 0)
+		free(message);
+	else
+		ret->message = message;
+	return r;
+}
+
 static int receive_config(struct cs_agent *a)
 {
-	uint8_t *buffer = a->scratch, *message;
+	uint8_t *buffer = a->scratch;
 	struct cs_wire_head head = { 0 };
 	size_t n = 0, want = CS_HEAD_BYTES;
 	struct cs_config config;
@@ -75,23 +92,17 @@ static int receive_config(struct cs_agent *a)
 		want = CS_HEAD_BYTES + head.bytes;
 	}
 
-	/* argv and env stay in the message, and the scratch is needed. */
-	message = malloc(head.bytes + 1);
-	if (!message)
-		return -ENOMEM;
-	memcpy(message, buffer + CS_HEAD_BYTES, head.bytes);
-	r = cs_config_parse(&config, message, head.bytes);
+	r = own_config(&config, buffer + CS_HEAD_BYTES, head.bytes);
 	/* A STOP may have come right behind it. */
-	if (r == 0)
-		r = cs_queue_put(&a->control_held, buffer + want, n - want);
-	explicit_bzero(buffer, n);
-	if (r < 0) {
-		free(message);
-		return r;
+	if (r == 0 && cs_queue_put(&a->control_held, buffer + want, n - want) < 0) {
+		cs_config_forget_command(&config);
+		r = -ENOMEM;
 	}
+	explicit_bzero(buffer, n);
+	if (r < 0)
+		return r;
 
 	cs_config_forget_command(&a->config);
-	config.message = message;
 	a->config = config;
 	return 0;
 }
@@ -218,14 +229,27 @@ static void on_thaw(struct cs_agent *a, struct cs_reader *r)
 	cs_freezer_thaw(a);
 }
 
+/* The guest has been restored, and this connection with it. */
+static void on_config(struct cs_agent *a, struct cs_reader *r)
+{
+	struct cs_config config;
+	int error = own_config(&config, r->at, r->left);
+
+	if (error < 0)
+		cs_agent_trouble(a, "cannot wake up: CONFIG: %s", strerror(-error));
+	else
+		cs_wake_config(a, &config);
+}
+
 /* What the monitor may send while we serve. */
 static const struct {
-	uint32_t type, bytes;
+	uint32_t type, least, most;
 	void (*handle)(struct cs_agent *a, struct cs_reader *r);
 } messages[] = {
-	{ CS_WIRE_STOP, 8, on_stop },
-	{ CS_WIRE_FREEZE, 4, on_freeze },
-	{ CS_WIRE_THAW, 0, on_thaw },
+	{ CS_WIRE_STOP, 8, 8, on_stop },
+	{ CS_WIRE_FREEZE, 4, 4, on_freeze },
+	{ CS_WIRE_THAW, 0, 0, on_thaw },
+	{ CS_WIRE_CONFIG, sizeof(struct cs_wire_config), CS_WIRE_MAX, on_config },
 };
 
 static bool dispatch(struct cs_agent *a, struct cs_wire_head head, const uint8_t *payload)
@@ -233,7 +257,9 @@ static bool dispatch(struct cs_agent *a, struct cs_wire_head head, const uint8_t
 	struct cs_reader r = cs_reader_over(payload, head.bytes);
 
 	for (size_t i = 0; i < sizeof(messages) / sizeof(*messages); i++) {
-		if (messages[i].type == head.type && messages[i].bytes == head.bytes) {
+		if (messages[i].type == head.type) {
+			if (head.bytes < messages[i].least || head.bytes > messages[i].most)
+				break;
 			messages[i].handle(a, &r);
 			return true;
 		}
@@ -242,30 +268,38 @@ static bool dispatch(struct cs_agent *a, struct cs_wire_head head, const uint8_t
 	return false;
 }
 
+/* Whole messages in (n) bytes at (at): how many they were. */
+static size_t take(struct cs_agent *a, const uint8_t *at, size_t n)
+{
+	size_t used = 0;
+
+	while (n - used >= CS_HEAD_BYTES && a->control.fd >= 0) {
+		struct cs_wire_head head = cs_head_get(at + used);
+
+		if (head.bytes <= CS_WIRE_MAX && n - used < CS_HEAD_BYTES + head.bytes)
+			break;
+		/* It has lost its mind: serve on without it, nobody else can end us. */
+		if (head.bytes > CS_WIRE_MAX || !dispatch(a, head, at + used + CS_HEAD_BYTES)) {
+			cs_watch_close(a, &a->control);
+			return n;
+		}
+		used += CS_HEAD_BYTES + head.bytes;
+	}
+	return used;
+}
+
 static void take_held(struct cs_agent *a)
 {
 	struct cs_queue *held = &a->control_held;
-	struct cs_watch *w = &a->control;
 
-	while (cs_queue_bytes(held) >= CS_HEAD_BYTES && w->fd >= 0) {
-		struct cs_wire_head head = cs_head_get(cs_queue_at(held));
-
-		/* It has lost its mind: serve on without it, nobody else can end us. */
-		if (head.bytes > CS_WIRE_MAX) {
-			cs_watch_close(a, w);
-			return;
-		}
-		if (cs_queue_bytes(held) < CS_HEAD_BYTES + head.bytes)
-			break;
-		if (!dispatch(a, head, cs_queue_at(held) + CS_HEAD_BYTES))
-			cs_watch_close(a, w);
-		cs_queue_drop(held, CS_HEAD_BYTES + head.bytes);
-	}
+	cs_queue_drop(held, take(a, cs_queue_at(held), cs_queue_bytes(held)));
 }
 
 static void ready(struct cs_agent *a, struct cs_watch *w, uint32_t events)
 {
-	uint8_t part[256];
+	/* On the stack: the scratch is needed by what a message leads to. */
+	uint8_t part[2048];
+	size_t used = 0;
 	ssize_t n;
 
 	/* What it has still said is for who we were. */
@@ -280,11 +314,14 @@ static void ready(struct cs_agent *a, struct cs_watch *w, uint32_t events)
 		cs_wake(a, n < 0);
 		return;
 	}
-	if (cs_queue_put(&a->control_held, part, (size_t)n) < 0) {
+
+	/* Usually whole, and taken without a copy. */
+	if (!cs_queue_bytes(&a->control_held))
+		used = take(a, part, (size_t)n);
+	if (cs_queue_put(&a->control_held, part + used, (size_t)n - used) < 0)
 		cs_watch_close(a, w);
-		return;
-	}
 	take_held(a);
+	explicit_bzero(part, sizeof(part));
 }
 
 void cs_control_check(struct cs_agent *a)

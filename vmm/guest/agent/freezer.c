@@ -224,7 +224,7 @@ void cs_freezer_hold(struct cs_agent *a)
 }
 
 /* Nothing moves any more. What is done now is in the picture, and done once for all its clones. */
-static void complete(struct cs_agent *a)
+static void complete(struct cs_agent *a, bool empty)
 {
 	struct cs_freezer *f = &a->freezer;
 
@@ -235,6 +235,8 @@ static void complete(struct cs_agent *a)
 	if (f->state != CS_FREEZER_GOING)
 		return;
 
+	/* We start nobody before the thaw, so nobody comes: there will be nothing to thaw. */
+	f->empty = empty && pwrite(f->freeze, "0", 1, 0) == 1;
 	f->state = CS_FREEZER_ON;
 	cs_wake_prepare(a);
 	if (f->flags & CS_WIRE_FREEZE_SYNC && a->disk >= 0 && syncfs(a->disk) < 0)
@@ -251,7 +253,7 @@ static void look(struct cs_agent *a)
 	ssize_t n;
 
 	if (f->freeze < 0) {
-		complete(a);
+		complete(a, false);
 		return;
 	}
 
@@ -259,7 +261,7 @@ static void look(struct cs_agent *a)
 	n = pread(f->events.fd, text, sizeof(text) - 1, 0);
 	text[n > 0 ? n : 0] = 0;
 	if (strstr(text, "frozen 1"))
-		complete(a);
+		complete(a, strstr(text, "populated 0"));
 	else if (n <= 0 || cs_watch_set(a, &f->events, EPOLLPRI) < 0)
 		cs_freezer_expire(a);
 }
@@ -317,9 +319,10 @@ void cs_freezer_release(struct cs_agent *a)
 	cs_deadline_set(a, &f->patience, 0);
 	if (f->n_stopped)
 		cs_signals_continue(a);
-	if (f->freeze >= 0 && pwrite(f->freeze, "0", 1, 0) != 1)
+	if (f->freeze >= 0 && !f->empty && pwrite(f->freeze, "0", 1, 0) != 1)
 		cs_agent_trouble(a, "cannot thaw the guest's processes: %s", strerror(errno));
 	f->state = CS_FREEZER_OFF;
+	f->empty = false;
 }
 
 void cs_freezer_settle(struct cs_agent *a)

@@ -140,6 +140,7 @@ void cs_hooks_run(struct cs_agent *a)
 	env[1] = name;
 	if (n)
 		memcpy(env + 2, a->config.env, n * sizeof(*env));
+	cs_identity_settle(a);
 	for (char **hook = a->wake.hooks; *hook; hook++)
 		run(a, *hook, env);
 	free(env);

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/random.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
@@ -204,21 +203,23 @@ static void rename_guest(struct cs_agent *a)
 
 static void renew_ids(struct cs_agent *a)
 {
-	struct cs_wake *w = &a->wake;
-	uint8_t raw[2][16];
 	char text[38];
 
-	if (w->boot_id.fd < 0 && w->machine_id.fd < 0)
-		return;
-	if (getrandom(raw, sizeof(raw), 0) != sizeof(raw)) {
-		cs_agent_trouble(a, "no random bytes for machine-id: %s", strerror(errno));
-		return;
-	}
+	cs_identity_uuid(a->config.boot_id, true, text);
+	rewrite(a, &a->wake.boot_id, text, 0);
+	cs_identity_uuid(a->config.machine_id, false, text);
+	rewrite(a, &a->wake.machine_id, text, 0);
+}
 
-	cs_identity_uuid(raw[0], true, text);
-	rewrite(a, &w->boot_id, text, 0);
-	cs_identity_uuid(raw[1], false, text);
-	rewrite(a, &w->machine_id, text, 0);
+void cs_identity_settle(struct cs_agent *a)
+{
+	if (!a->wake.owed)
+		return;
+
+	a->wake.owed = false;
+	rename_guest(a);
+	if (!(a->config.flags & CS_WIRE_CONFIG_SAME))
+		renew_ids(a);
 }
 
 void cs_identity_wake(struct cs_agent *a)
@@ -229,7 +230,9 @@ void cs_identity_wake(struct cs_agent *a)
 	cs_identity_seed(a);
 	if (clock_settime(CLOCK_REALTIME, &now) < 0)
 		cs_agent_trouble(a, "cannot set the clock: %s", strerror(errno));
-	rename_guest(a);
-	if (!(a->config.flags & CS_WIRE_CONFIG_SAME))
-		renew_ids(a);
+	/* With nobody there this is for whoever comes first, and a guest that only waits is spared
+	 * the time and the memory. */
+	a->wake.owed = true;
+	if (!a->freezer.empty)
+		cs_identity_settle(a);
 }

@@ -344,6 +344,7 @@ pid_t cs_spawn_run(struct cs_agent *a, struct cs_spawn *s)
 		snprintf(s->words, sizeof(s->words), "the guest is being saved");
 		return -EAGAIN;
 	}
+	cs_identity_settle(a);
 	while (s->env && s->env[given])
 		given++;
 	env = calloc(given + 6, sizeof(*env));

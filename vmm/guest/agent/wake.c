@@ -12,6 +12,13 @@
 
 void cs_wake_prepare(struct cs_agent *a)
 {
+	/* Nobody has run since it was made ready the last time. */
+	if (a->wake.owed) {
+		if (a->wake.socket < 0)
+			cs_control_prepare(a);
+		return;
+	}
+
 	cs_wake_close(a);
 	cs_identity_prepare(a);
 	cs_hooks_prepare(a);
@@ -35,10 +42,13 @@ static bool stand_still(struct cs_agent *a, bool reset)
 	return must;
 }
 
-static void go_on(struct cs_agent *a)
+/* There is a CONFIG: up to READY. */
+static void become(struct cs_agent *a)
 {
 	uint32_t failed = 0;
 
+	cs_identity_wake(a);
+	cs_hooks_run(a);
 	cs_freezer_release(a);
 	/* Without a new one the old one stays what the guest lives for; beside a new one it is a
 	 * process like any other. */
@@ -67,9 +77,7 @@ void cs_wake(struct cs_agent *a, bool reset)
 	must = stand_still(a, reset);
 	cs_queue_clear(&a->control_held);
 	if (cs_control_again(a, must) == 0) {
-		cs_identity_wake(a);
-		cs_hooks_run(a);
-		go_on(a);
+		become(a);
 	} else {
 		cs_agent_say(a, "the monitor has gone: serving without it");
 		cs_freezer_release(a);
@@ -78,5 +86,14 @@ void cs_wake(struct cs_agent *a, bool reset)
 	/* With the last descriptor it also leaves the epoll set. */
 	close(lost);
 	cs_control_serve(a);
+	cs_freezer_settle(a);
+}
+
+void cs_wake_config(struct cs_agent *a, const struct cs_config *config)
+{
+	stand_still(a, true);
+	cs_config_forget_command(&a->config);
+	a->config = *config;
+	become(a);
 	cs_freezer_settle(a);
 }

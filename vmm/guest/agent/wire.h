@@ -4,10 +4,11 @@
  *
  * Two kinds of stream connection.
  *
- * control: the agent connects to CID 2, port CS_WIRE_CONTROL_PORT, at the start and again whenever
- * that connection is reset (the guest has been restored: it wakes up as a clone). The monitor
- * answers itself.
+ * control: the agent connects to CID 2, port CS_WIRE_CONTROL_PORT. The monitor answers itself.
  *   guest HELLO, host CONFIG, guest READY (serving; COMMAND, if any, has been started)
+ *   A guest that has been restored hears of it in one of two ways, and wakes up as who CONFIG says:
+ *   by another CONFIG, which it answers with READY; or by a connection that is reset, then it
+ *   connects again and all is as at boot
  *   guest EXITED (COMMAND has ended)
  *   host STOP, guest BYE, after which the monitor ends the machine
  *   host FREEZE, guest FROZEN, host THAW; each FREEZE gets one FROZEN, also one that a THAW
@@ -100,7 +101,11 @@ struct cs_wire_config {
 	uint32_t flags;
 	uint32_t reserved;
 	uint8_t seed[32]; /* fresh randomness from the host, credited to the guest's pool */
+	/* Since version 2: random bytes for ids that are no secret. To ask the guest's kernel for
+	 * some takes it milliseconds where it is slow. */
+	uint8_t boot_id[16], machine_id[16];
 };
+#define CS_WIRE_CONFIG_1 48u /* bytes of it in version 1 */
 
 struct cs_wire_size {
 	uint16_t rows, columns;
