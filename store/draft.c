@@ -299,11 +299,12 @@ int cs_draft_open_part(struct cs_draft *draft, enum cs_part part, bool keep, int
 		       struct cs_err *err)
 {
 	const char *name = cs_part_name(part);
-	int flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, fd;
+	const int flags = O_RDWR | O_CREAT | O_NOFOLLOW | (keep ? 0 : O_EXCL);
+	int fd;
 
 	if (!keep && unlinkat(draft->dirfd, name, 0) < 0 && errno != ENOENT)
 		return cs_fail_errno(err, errno, "cannot make part '%s'", name);
-	fd = openat(draft->dirfd, name, keep ? flags : flags | O_EXCL, 0600);
+	fd = openat(draft->dirfd, name, flags | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return cs_fail_errno(err, errno, "cannot make part '%s'", name);
 	draft->manifest->part[part].present = false;
