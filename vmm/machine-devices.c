@@ -113,6 +113,13 @@ static int serve_port(void *arg, uint32_t port)
 	return cs_agent_serve(machine->agent, port);
 }
 
+static int resume_port(void *arg, uint32_t port)
+{
+	struct cs_machine *machine = arg;
+
+	return port == CS_WIRE_CONTROL_PORT ? cs_agent_resume(machine->agent) : -1;
+}
+
 static int add_vsock(struct cs_machine *machine, struct cs_err *err)
 {
 	const struct cs_virtio_vsock_spec spec = {
@@ -120,6 +127,7 @@ static int add_vsock(struct cs_machine *machine, struct cs_err *err)
 		.listen_fd = machine->spec.vsock_fd,
 		.path = machine->spec.vsock_path,
 		.serve = serve_port,
+		.resume = resume_port,
 		.serve_arg = machine,
 	};
 	struct cs_virtio *device;

@@ -51,6 +51,9 @@ struct cs_virtio_vsock_spec {
 	/* A stream socket, non-blocking, that the device then owns, for a connection of the guest
 	 * to (port); -1: not served here. */
 	int (*serve)(void *arg, uint32_t port);
+	/* The same for one that serve() had answered when the machine was saved: the guest, of a
+	 * clone now, takes it for the same connection. NULL: there is none. */
+	int (*resume)(void *arg, uint32_t port);
 	void *serve_arg;
 };
 int cs_virtio_vsock_create(const struct cs_virtio_vsock_spec *spec, struct cs_loop *loop,

@@ -6,7 +6,7 @@
 #include <linux/virtio_mmio.h>
 #include <unistd.h>
 
-#define STATE_VERSION 1u
+#define STATE_VERSION 2u
 
 void cs_virtio_mmio_settle(struct cs_virtio_mmio *mmio)
 {

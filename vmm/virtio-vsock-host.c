@@ -66,8 +66,10 @@ static void on_time(void *arg, uint32_t events)
 
 	while ((conn = TAILQ_FIRST(&vsock->waiting)) && conn->deadline_ms <= now)
 		cs_vsock_conn_drop(conn, true);
-	if (vsock->napping && vsock->nap_end_ms <= now)
+	if (vsock->napping && vsock->nap_end_ms <= now) {
+		vsock->dazed = false;
 		cs_vsock_host_wake(vsock);
+	}
 	arm(vsock);
 	cs_vsock_pump(vsock);
 }
@@ -76,18 +78,26 @@ static void on_time(void *arg, uint32_t events)
 
 void cs_vsock_host_wake(struct cs_vsock *vsock)
 {
-	if (!vsock->napping || cs_watch_set(vsock->listening, EPOLLIN) < 0)
+	if (!vsock->napping || vsock->dazed || cs_watch_set(vsock->listening, EPOLLIN) < 0)
 		return;
 	vsock->napping = false;
 }
 
-static void nap(struct cs_vsock *vsock)
+static void nap(struct cs_vsock *vsock, unsigned ms)
 {
 	if (cs_watch_set(vsock->listening, 0) < 0)
 		return;
 	vsock->napping = true;
-	vsock->nap_end_ms = now_ms() + CS_VSOCK_NAP_MS;
+	vsock->nap_end_ms = now_ms() + ms;
 	arm(vsock);
+}
+
+void cs_vsock_host_daze(struct cs_vsock *vsock)
+{
+	if (!vsock->listening)
+		return;
+	nap(vsock, CS_VSOCK_DAZE_MS);
+	vsock->dazed = vsock->napping;
 }
 
 static void on_listen(void *arg, uint32_t events)
@@ -102,7 +112,7 @@ static void on_listen(void *arg, uint32_t events)
 			/* Out of descriptors or memory: the client stays in the backlog, which
 			 * would wake the loop again at once. */
 			if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
-				nap(vsock);
+				nap(vsock, CS_VSOCK_NAP_MS);
 			return;
 		}
 		/* A guest without driver (not booted so far, or dead) refuses everybody. */
@@ -234,10 +244,12 @@ void cs_vsock_host_called(struct cs_vsock *vsock, const struct virtio_vsock_hdr 
 		.type = VIRTIO_VSOCK_TYPE_STREAM,
 	};
 	struct cs_vsock_conn *conn = NULL;
+	bool served = false;
 	int fd = -1;
 
 	if (vsock->calls < CS_VSOCK_CALLS && vsock->connections < CS_VSOCK_CONNECTIONS) {
 		fd = vsock->serve ? vsock->serve(vsock->serve_arg, host_port) : -1;
+		served = fd >= 0;
 		if (fd < 0)
 			fd = dial(vsock, host_port);
 	}
@@ -247,6 +259,12 @@ void cs_vsock_host_called(struct cs_vsock *vsock, const struct virtio_vsock_hdr 
 		cs_vsock_reset(vsock, &refusal);
 		return;
 	}
+	/* The agent: it calls again because it has heard. */
+	if (served && vsock->dazed) {
+		vsock->dazed = false;
+		cs_vsock_host_wake(vsock);
+	}
+	conn->served = served;
 	conn->by_guest = conn->asked = true;
 	vsock->calls++;
 	conn->owed = CS_VSOCK_OWES_RESPONSE;

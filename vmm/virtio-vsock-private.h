@@ -5,6 +5,7 @@
  * virtio-vsock.c             queues, packets in and out, the device
  * virtio-vsock-connection.c  one connection: its host socket, credit, ends
  * virtio-vsock-host.c        how connections begin on the host: CONNECT lines, the guest's calls
+ * virtio-vsock-state.c       the connection that a clone keeps
  */
 #pragma once
 
@@ -46,6 +47,7 @@
 #define CS_VSOCK_BUDGET  128u   /* packets each way before others in the loop get their turn */
 #define CS_VSOCK_WAIT_MS 30000u /* for a CONNECT line; for the guest's answer to a request */
 #define CS_VSOCK_NAP_MS  1000u  /* before accept() is tried again when descriptors ran out */
+#define CS_VSOCK_DAZE_MS 5000u  /* for a clone's guest to hear that its connections are reset */
 #define CS_VSOCK_LINE    32u    /* room for "CONNECT 4294967295\n" */
 
 enum cs_vsock_state {
@@ -75,6 +77,7 @@ struct cs_vsock_conn {
 	uint32_t host_port, guest_port;
 	uint32_t owed;
 	bool by_guest;   /* the guest began it */
+	bool served;     /* serve() answered it */
 	bool asked;      /* the guest has seen our REQUEST, or began it: it must hear of the end */
 	bool is_known;   /* in a bucket */
 	bool is_ready;   /* in the ready list */
@@ -114,10 +117,12 @@ struct cs_vsock {
 	uint32_t guest_cid;
 	int listen_fd;
 	struct cs_watch *listening; /* NULL: no listen_fd */
-	bool napping;               /* accept() failed for want of descriptors or memory */
+	bool napping;               /* no accept(): out of descriptors or memory, or dazed: */
+	bool dazed;                 /* until the guest has heard that its connections are reset */
 	uint64_t nap_end_ms;
 	char *path;
 	int (*serve)(void *arg, uint32_t port);
+	int (*resume)(void *arg, uint32_t port);
 	void *serve_arg;
 	struct cs_timer *timer;
 	bool tx_paused;  /* too many resets wait */
@@ -143,6 +148,14 @@ void cs_vsock_reset(struct cs_vsock *vsock, const struct cs_vsock_reset *reset);
 /* Fill the first bytes of (chain)'s writable part with a packet's head. */
 size_t cs_vsock_put(struct cs_vsock_conn *conn, const struct cs_chain *chain,
 		    struct virtio_vsock_hdr *hdr);
+
+/* ---- virtio-vsock-state.c */
+
+/* The connection that goes on in a clone; NULL: none, the guest hears that all are reset. */
+struct cs_vsock_conn *cs_vsock_kept(struct cs_vsock *vsock);
+
+/* Save or load it. True: there is one. */
+bool cs_vsock_kept_state(struct cs_vsock *vsock, struct cs_stream *stream);
 
 /* ---- virtio-vsock-connection.c */
 
@@ -178,6 +191,10 @@ void cs_vsock_conn_take(struct cs_vsock_conn *conn, const struct virtio_vsock_hd
 
 int cs_vsock_host_open(struct cs_vsock *vsock, struct cs_err *err);
 void cs_vsock_host_close(struct cs_vsock *vsock);
+
+/* The guest of a clone is about to hear that all its connections are reset, and would reset one
+ * that came before: clients wait until it calls a port that is served, or for CS_VSOCK_DAZE_MS. */
+void cs_vsock_host_daze(struct cs_vsock *vsock);
 
 /* A slot or a descriptor has become free. */
 void cs_vsock_host_wake(struct cs_vsock *vsock);

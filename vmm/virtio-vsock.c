@@ -310,6 +310,8 @@ static void part(struct cs_virtio *dev, cs_virtio_touch_fn touch, void *arg)
 	size_t bytes;
 	void *ring = cs_virtq_device_ring(&dev->queue[EVENT], dev->mem, &bytes);
 
+	if (cs_vsock_kept(vsock))
+		return;
 	if (ring)
 		touch(arg, ring, bytes);
 	vsock->event_owed = true;
@@ -322,13 +324,18 @@ static void part(struct cs_virtio *dev, cs_virtio_touch_fn touch, void *arg)
 static void state(struct cs_virtio *dev, struct cs_stream *stream)
 {
 	struct cs_vsock *vsock = vsock_of(dev);
-	bool paused = vsock->tx_paused;
+	bool paused = vsock->tx_paused, kept;
 
 	cs_stream_flag(stream, "rx notifications", &vsock->rx_silent);
 	cs_stream_flag(stream, "event owed", &vsock->event_owed);
 	cs_stream_flag(stream, "tx paused", &paused);
-	if (!cs_stream_saves(stream) && cs_stream_good(stream) && paused)
+	kept = cs_vsock_kept_state(vsock, stream);
+	if (cs_stream_saves(stream) || !cs_stream_good(stream))
+		return;
+	if (paused)
 		cs_virtio_again(dev, TX); /* the resets it waited for are none of this machine's */
+	if (dev->running && !kept)
+		cs_vsock_host_daze(vsock);
 }
 
 /* ---- the device */
@@ -403,6 +410,7 @@ int cs_virtio_vsock_create(const struct cs_virtio_vsock_spec *spec, struct cs_lo
 	vsock->guest_cid = spec->guest_cid;
 	vsock->listen_fd = spec->listen_fd;
 	vsock->serve = spec->serve;
+	vsock->resume = spec->resume;
 	vsock->serve_arg = spec->serve_arg;
 	TAILQ_INIT(&vsock->all);
 	TAILQ_INIT(&vsock->ready);

@@ -121,6 +121,15 @@ static int serve(void *arg, uint32_t port)
 	return port == 1 ? fd : -1;
 }
 
+static int resume(void *arg, uint32_t port)
+{
+	struct vs *vs = arg;
+	int fd = vs->resumed;
+
+	vs->resumed = -1;
+	return port == 1 ? fd : -1;
+}
+
 static int listen_at(const char *path)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
@@ -135,13 +144,15 @@ static int listen_at(const char *path)
 
 void vs_open(struct vs *vs)
 {
-	struct cs_virtio_vsock_spec spec = {
-		.guest_cid = VS_CID, .serve = serve, .serve_arg = vs, .path = vs->path
-	};
+	struct cs_virtio_vsock_spec spec = { .guest_cid = VS_CID,
+					     .serve = serve,
+					     .resume = resume,
+					     .serve_arg = vs,
+					     .path = vs->path };
 	struct cs_virtio *dev;
 	struct cs_err err = { 0 };
 
-	*vs = (struct vs){ .folder = "/tmp/cs-vsock-XXXXXX", .served = -1 };
+	*vs = (struct vs){ .folder = "/tmp/cs-vsock-XXXXXX", .served = -1, .resumed = -1 };
 	assert_non_null(mkdtemp(vs->folder));
 	snprintf(vs->path, sizeof(vs->path), "%s/vsock.sock", vs->folder);
 	vs->listen_fd = listen_at(vs->path);

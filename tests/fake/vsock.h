@@ -31,6 +31,7 @@ struct vs {
 	int listen_fd;
 	char folder[32], path[64]; /* vsock.sock */
 	int served;                /* what the next call to port 1 gets; -1: refused */
+	int resumed;               /* what one to port 1 that was saved gets; -1: the same */
 };
 
 struct vs_packet { /* the guest's: what is 0 gets a sensible value, but for flags and fwd_cnt */
