@@ -27,7 +27,7 @@ guest() {
 	mkdir -p "$guests/$1"
 	cat >"$guests/$1/card.json" <<-END
 		{"format": 1, "guest": "$1", "template": "nosuch", "version": "1", "ram_bytes": 134217728,
-		 "disk_bytes": 0, "vcpus": 2, "persist": false, "run_init": false, "remove_on_exit": $remove,
+		 "disk_bytes": 0, "vcpus": 2, "persist": false, "run_init": false, "resume": false, "remove_on_exit": $remove,
 		 "created": 1700000000, "started": 1700000001, "command": ["echo", "a b"], "env": ["A=b"],
 		 "append": "quiet", "boot": "$boot",
 		 "monitor": {"pid": $pid, "start_ticks": $(ticks "$pid")},
