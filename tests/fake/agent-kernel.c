@@ -27,13 +27,21 @@ static int note(const char *path, const char *text)
 	return 0;
 }
 
+/* By one system call, as the real one: they are counted. */
+static int clock_fd = -1;
+
+static __attribute__((constructor)) void open_clock(void)
+{
+	clock_fd = open("/run/clock", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+}
+
 int __wrap_clock_settime(clockid_t clock, const struct timespec *now)
 {
 	char text[64];
+	int n = snprintf(text, sizeof(text), "%d %lld.%09ld\n", (int)clock, (long long)now->tv_sec,
+			 now->tv_nsec);
 
-	snprintf(text, sizeof(text), "%d %lld.%09ld\n", (int)clock, (long long)now->tv_sec,
-		 now->tv_nsec);
-	return note("/run/clock", text);
+	return write(clock_fd, text, (size_t)n) == n ? 0 : -1;
 }
 
 void __wrap_sync(void)
