@@ -2,6 +2,7 @@
 /* How many system calls a wake-up takes, from the monitor's word to READY. Where guest kernels are
  * emulated each of them costs a millisecond or more, and somebody waits. */
 #include <errno.h>
+#include <linux/random.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -26,7 +27,9 @@
 struct trace {
 	pid_t pid;
 	unsigned n;
-	uint64_t call[256];
+	struct {
+		uint64_t nr, arg[3];
+	} call[256];
 };
 
 static void note_call(struct trace *t)
@@ -34,8 +37,10 @@ static void note_call(struct trace *t)
 	struct __ptrace_syscall_info info = { .op = PTRACE_SYSCALL_INFO_NONE };
 
 	assert_true(ptrace(PTRACE_GET_SYSCALL_INFO, t->pid, sizeof(info), &info) > 0);
-	if (info.op == PTRACE_SYSCALL_INFO_ENTRY && t->n < 256)
-		t->call[t->n++] = info.entry.nr;
+	if (info.op != PTRACE_SYSCALL_INFO_ENTRY || t->n == 256)
+		return;
+	t->call[t->n].nr = info.entry.nr;
+	memcpy(t->call[t->n++].arg, info.entry.args, sizeof(t->call[0].arg));
 }
 
 /* Let it run, and write down what it calls, until (fd) has something to read. */
@@ -73,6 +78,29 @@ static void begin(struct trace *t, const struct guest *g)
 	assert_int_equal(ptrace(PTRACE_INTERRUPT, t->pid, NULL, NULL), 0);
 }
 
+/* Seeded before anything of the guest's own happens, and thawed behind all of it. */
+static void check_order(const struct trace *t, unsigned first, unsigned last)
+{
+	unsigned seeded = 0, thawed = 0;
+
+	for (unsigned i = first; i < last; i++) {
+		const uint64_t nr = t->call[i].nr, *arg = t->call[i].arg;
+
+		if (nr == SYS_ioctl) {
+			assert_int_equal(arg[1], seeded++ ? RNDRESEEDCRNG : RNDADDENTROPY);
+			continue;
+		}
+		if (nr != SYS_connect && nr != SYS_sendto && nr != SYS_recvfrom)
+			assert_int_equal(seeded, 2);
+		if (thawed)
+			assert_int_equal(nr, SYS_sendto);
+		/* The "0" for the freezer is the only one so short. */
+		thawed += nr == SYS_pwrite64 && arg[2] == 1;
+	}
+	assert_int_equal(seeded, 2);
+	assert_true(thawed <= 1);
+}
+
 /* The calls between the wait for events and the last message sent. */
 static unsigned end(struct trace *t)
 {
@@ -85,17 +113,18 @@ static unsigned end(struct trace *t)
 		ptrace(PTRACE_SYSCALL, t->pid, NULL, 0);
 	ptrace(PTRACE_DETACH, t->pid, NULL, NULL);
 
-	while (last && t->call[last - 1] != SYS_sendto)
+	while (last && t->call[last - 1].nr != SYS_sendto)
 		last--;
 	for (unsigned i = 0; i < last; i++) {
-		if (t->call[i] == SYS_epoll_wait || t->call[i] == SYS_epoll_pwait)
+		if (t->call[i].nr == SYS_epoll_wait || t->call[i].nr == SYS_epoll_pwait)
 			first = i + 1;
 	}
 	print_message("%u system calls:", last - first);
 	for (unsigned i = first; i < last; i++)
-		print_message(" %lu", (unsigned long)t->call[i]);
+		print_message(" %lu", (unsigned long)t->call[i].nr);
 	print_message("\n");
 	assert_true(last > first);
+	check_order(t, first, last);
 	return last - first;
 }
 
