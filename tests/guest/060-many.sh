@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Many guests of one template: their names, what they share, and that one's death harms no other.
-# MANY_GUESTS (20) says how many; MANY_READERS of them (4) read a large file, which takes a guest a
+# MANY_GUESTS (6) says how many; MANY_READERS of them (4) read a large file, which takes a guest a
 # minute where its kernel is emulated.
 alone=1
 # shellcheck source=tests/guest/lib.sh
 . "$(dirname "$0")/lib.sh"
-many=${MANY_GUESTS:-20} readers=${MANY_READERS:-4}
+many=${MANY_GUESTS:-6} readers=${MANY_READERS:-4}
 
 out=$(cs spawn tiny --name "$me" --count "$many" --wait)
 want=$(for ((i = 1; i <= many; i++)); do echo "$me-$i"; done)
