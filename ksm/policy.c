@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ksm/policy.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#define PAGE 4096
+
+#define COST_NS           2000 /* of a page, before anything was learned; measured: 1.9 us */
+#define COST_MIN_NS       100
+#define COST_MAX_NS       100000
+#define CREDIT_MS         60000              /* of budget that can be saved up, or owed */
+#define GROWN_BYTES       (INT64_C(8) << 20) /* and a sixteenth of what there is: worth a look */
+#define GROWN_PART        16
+#define SETTLE_MS         2000
+#define SETTLE_MAX_MS     30000
+#define YIELD_PART        200 /* a page saved of so many scanned is worth the CPU time */
+#define PROBE_FIRST_MS    15000
+#define PROBE_MIN_MS      10000
+#define PROBE_MAX_MS      3600000
+#define RESCUE_FIRST_MS   2000
+#define RESCUE_MAX_MS     60000
+#define SLEEP_MS          20
+#define WAKE_MAX_MS       1000
+#define WAKE_MIN_MS       20
+#define STALL_PERMILLE    50    /* of the time some task waited for memory */
+#define LOW_PART          20    /* of all memory */
+#define RUNS_OUT_MS       20000 /* at the rate at which it goes now */
+#define RUNS_OUT_PART     3     /* and a third of all is left at most */
+#define PAGES_TO_SCAN_MAX 200000
+
+static int64_t least(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+static int64_t most(int64_t a, int64_t b)
+{
+	return a > b ? a : b;
+}
+
+/* How far a counter has come: 0 when it is not known, or began anew. */
+static int64_t moved(int64_t from, int64_t to)
+{
+	return from == CS_KSM_UNKNOWN || to == CS_KSM_UNKNOWN || to < from ? 0 : to - from;
+}
+
+static int64_t known(int64_t value)
+{
+	return value == CS_KSM_UNKNOWN || value < 0 ? 0 : value;
+}
+
+/* ---- what is seen -------------------------------------------------------------------------- */
+
+/* Private memory that may be merged; the host's, when the caller does not know of guests. */
+static int64_t enrolled(const struct cs_ksm_sample *now)
+{
+	return known(now->enrolled_bytes == CS_KSM_UNKNOWN ? now->anon_bytes : now->enrolled_bytes);
+}
+
+/* Pages that a pass visits. */
+static int64_t ring(const struct cs_ksm_sample *now)
+{
+	const int64_t tracked = known(now->pages_shared) + known(now->pages_sharing) +
+				known(now->pages_unshared) + known(now->pages_volatile);
+
+	return most(tracked, enrolled(now) / PAGE);
+}
+
+static int64_t grown_enough(const struct cs_ksm_sample *now)
+{
+	return most(GROWN_BYTES, enrolled(now) / GROWN_PART);
+}
+
+bool cs_ksm_pressed(const struct cs_ksm_sample *before, const struct cs_ksm_sample *now,
+		    const struct cs_ksm_limits *limits)
+{
+	const int64_t ms = moved(before->at_ms, now->at_ms);
+	const int64_t total = known(now->total_bytes), available = known(now->available_bytes);
+	const int64_t low = limits->low_bytes ? limits->low_bytes : total / LOW_PART;
+	int64_t lost;
+
+	if (ms && moved(before->some_us, now->some_us) / ms >= STALL_PERMILLE)
+		return true;
+	if (now->available_bytes == CS_KSM_UNKNOWN || !total)
+		return false;
+	if (available < low)
+		return true;
+	lost = moved(available, before->available_bytes);
+	return ms && lost > total / 1000 && available < total / RUNS_OUT_PART &&
+	       (available - low) / (lost / ms + 1) < RUNS_OUT_MS;
+}
+
+/* ---- what it costs ------------------------------------------------------------------------- */
+
+static void learn(const struct cs_ksm_sample *before, const struct cs_ksm_sample *now,
+		  const struct cs_ksm_limits *limits, struct cs_ksm_mind *mind)
+{
+	const int64_t pages = moved(before->pages_scanned, now->pages_scanned);
+	const int64_t ms = moved(before->at_ms, now->at_ms);
+	const int64_t most_us = CREDIT_MS * limits->budget_permille;
+	int64_t us = moved(before->ksmd_us, now->ksmd_us);
+
+	if (!mind->cost_ns) {
+		mind->cost_ns = COST_NS;
+		mind->credit_us = most_us;
+	}
+	if (now->ksmd_us == CS_KSM_UNKNOWN)
+		us = least(pages, INT64_MAX / COST_MAX_NS) * mind->cost_ns / 1000;
+	else if (pages > 1000 && us > 0)
+		mind->cost_ns =
+			(3 * mind->cost_ns + least(us, INT64_MAX / 1000) * 1000 / pages) / 4;
+	mind->cost_ns = least(most(mind->cost_ns, COST_MIN_NS), COST_MAX_NS);
+	mind->credit_us += least(ms, CREDIT_MS) * limits->budget_permille - least(us, most_us);
+	mind->credit_us = least(most(mind->credit_us, -most_us), most_us);
+}
+
+/* ---- passes -------------------------------------------------------------------------------- */
+
+static void begin_pass(const struct cs_ksm_sample *now, struct cs_ksm_mind *mind)
+{
+	mind->pass_scanned = known(now->pages_scanned) + known(now->pages_skipped);
+	mind->pass_scans = known(now->full_scans);
+	mind->pass_saved = cs_ksm_saved_pages(now);
+}
+
+static void start(const struct cs_ksm_sample *now, enum cs_ksm_why why, struct cs_ksm_mind *mind)
+{
+	mind->why = why;
+	mind->passes = why == CS_KSM_PROBE ? 1 : 2;
+	mind->pass_first = mind->passes == 2;
+	mind->covered_bytes = enrolled(now);
+	mind->covered_cow = known(now->cow_ksm);
+	mind->settle_ms = 0;
+	begin_pass(now, mind);
+}
+
+/* Everything was visited: by count, or when the scan came past its beginning twice, since it may
+ * have stood anywhere when the pass began. */
+static bool pass_is_over(const struct cs_ksm_sample *now, const struct cs_ksm_mind *mind)
+{
+	const int64_t visited =
+		known(now->pages_scanned) + known(now->pages_skipped) - mind->pass_scanned;
+
+	if (now->pages_scanned != CS_KSM_UNKNOWN && visited > ring(now) + ring(now) / 50)
+		return true;
+	return known(now->full_scans) >= mind->pass_scans + 2;
+}
+
+/* Did the pass earn what it cost? */
+static bool earned(const struct cs_ksm_sample *now, const struct cs_ksm_mind *mind)
+{
+	int64_t visited =
+		known(now->pages_scanned) + known(now->pages_skipped) - mind->pass_scanned;
+
+	if (now->pages_scanned == CS_KSM_UNKNOWN)
+		visited = ring(now);
+	return cs_ksm_saved_pages(now) - mind->pass_saved > visited / YIELD_PART;
+}
+
+static void stand_still(const struct cs_ksm_sample *now, bool good, struct cs_ksm_mind *mind)
+{
+	if (mind->why == CS_KSM_PROBE)
+		mind->backoff_ms = good ? mind->backoff_ms / 2 : 2 * mind->backoff_ms;
+	else if (mind->why == CS_KSM_NEW || !mind->backoff_ms)
+		mind->backoff_ms = PROBE_FIRST_MS;
+	mind->backoff_ms = least(most(mind->backoff_ms, PROBE_MIN_MS), PROBE_MAX_MS);
+	mind->rescue_backoff_ms =
+		good || !mind->rescue_backoff_ms ? RESCUE_FIRST_MS : 2 * mind->rescue_backoff_ms;
+	mind->rescue_backoff_ms = least(mind->rescue_backoff_ms, RESCUE_MAX_MS);
+	mind->probe_ms = now->at_ms + mind->backoff_ms;
+	mind->rescue_ms = now->at_ms + mind->rescue_backoff_ms;
+	mind->passes = 0;
+	mind->why = CS_KSM_NOTHING;
+}
+
+static void end_pass(const struct cs_ksm_sample *now, struct cs_ksm_mind *mind)
+{
+	const bool good = earned(now, mind);
+
+	mind->passes--;
+	mind->pass_first = false;
+	/* More came while we looked: once more over all of it. */
+	if (enrolled(now) - mind->covered_bytes >= grown_enough(now))
+		start(now, CS_KSM_NEW, mind);
+	else if (mind->passes)
+		begin_pass(now, mind);
+	else
+		stand_still(now, good, mind);
+}
+
+/* ---- when to begin ------------------------------------------------------------------------- */
+
+/* Guests that are being made change what they have: a look at them is for nothing until they stand.
+ * True when there is something new and it has settled. */
+static bool is_new(const struct cs_ksm_sample *before, const struct cs_ksm_sample *now,
+		   struct cs_ksm_mind *mind)
+{
+	const int64_t have = enrolled(now), enough = grown_enough(now);
+	const int64_t ms = most(moved(before->at_ms, now->at_ms), 1);
+	const int64_t churn =
+		least(moved(mind->covered_cow, known(now->cow_ksm)), INT64_MAX / PAGE);
+
+	mind->covered_bytes = least(mind->covered_bytes, have); /* guests have gone */
+	if (have - mind->covered_bytes < enough && churn * PAGE < enough) {
+		mind->settle_ms = 0;
+		return false;
+	}
+	if (!mind->settle_ms)
+		mind->settle_ms = now->at_ms;
+	if (now->at_ms - mind->settle_ms >= SETTLE_MAX_MS)
+		return true;
+	if ((have - enrolled(before)) * 1000 / ms > enough / 8) {
+		mind->why = CS_KSM_SETTLING;
+		return false;
+	}
+	return now->at_ms - mind->settle_ms >= SETTLE_MS;
+}
+
+static void consider(const struct cs_ksm_sample *before, const struct cs_ksm_sample *now,
+		     bool pressed, struct cs_ksm_mind *mind)
+{
+	const int64_t unseen = enrolled(now) - mind->covered_bytes;
+
+	mind->why = CS_KSM_NOTHING;
+	if (!enrolled(now)) {
+		mind->covered_bytes = 0;
+		return;
+	}
+	if (pressed && (now->at_ms >= mind->rescue_ms || unseen >= GROWN_BYTES))
+		start(now, CS_KSM_PRESSURE, mind);
+	else if (is_new(before, now, mind))
+		start(now, CS_KSM_NEW, mind);
+	else if (mind->why == CS_KSM_NOTHING && mind->backoff_ms && now->at_ms >= mind->probe_ms)
+		start(now, CS_KSM_PROBE, mind);
+}
+
+/* ---- how fast ------------------------------------------------------------------------------ */
+
+static void set_rate(const struct cs_ksm_sample *now, const struct cs_ksm_limits *limits,
+		     bool pressed, struct cs_ksm_mind *mind, struct cs_ksm_setting *ret)
+{
+	const int64_t visited =
+		known(now->pages_scanned) + known(now->pages_skipped) - mind->pass_scanned;
+	int64_t permille = limits->budget_permille, batch_ns, left, rate;
+
+	if (pressed)
+		permille = limits->pressure_permille;
+	else if (mind->credit_us > 0)
+		permille = limits->burst_permille;
+	permille = least(most(permille, 1), 950);
+	ret->sleep_ms = SLEEP_MS;
+	batch_ns = SLEEP_MS * 1000000 * permille / (1000 - permille);
+	ret->pages_to_scan = least(most(batch_ns / mind->cost_ns, 1), PAGES_TO_SCAN_MAX);
+	/* Be there when the pass ends: every batch more is for nothing. */
+	rate = most(permille * 1000000 / mind->cost_ns, 1); /* pages a second */
+	left = most(ring(now) - visited, 0);
+	mind->wake_ms = least(left, INT64_MAX / 1000) * 1000 / rate;
+}
+
+void cs_ksm_decide(const struct cs_ksm_sample *before, const struct cs_ksm_sample *now,
+		   const struct cs_ksm_setting *current, const struct cs_ksm_limits *limits,
+		   struct cs_ksm_mind *mind, struct cs_ksm_setting *ret)
+{
+	const bool pressed = cs_ksm_pressed(before, now, limits);
+
+	*ret = *current;
+	learn(before, now, limits, mind);
+	if (mind->passes && !enrolled(now))
+		stand_still(now, false, mind);
+	else if (mind->passes && pass_is_over(now, mind))
+		end_pass(now, mind);
+	if (!mind->passes)
+		consider(before, now, pressed, mind);
+
+	mind->wake_ms = WAKE_MAX_MS;
+	ret->run = mind->passes ? 1 : 0;
+	if (current->advisor_mode != CS_KSM_UNKNOWN)
+		ret->advisor_mode = 0;
+	/* Where zero pages are not counted, what they save could not be told from nothing. */
+	if (current->use_zero_pages != CS_KSM_UNKNOWN)
+		ret->use_zero_pages = now->zero_pages != CS_KSM_UNKNOWN;
+	if (current->smart_scan != CS_KSM_UNKNOWN)
+		ret->smart_scan = !pressed;
+	if (mind->passes)
+		set_rate(now, limits, pressed, mind, ret);
+	mind->wake_ms = least(most(mind->wake_ms, WAKE_MIN_MS), WAKE_MAX_MS);
+	mind->begun = true;
+}
