@@ -46,6 +46,11 @@ int cs_image_open(int fd, uint64_t skip, uint64_t max_bytes, struct cs_image **r
 	return 0;
 }
 
+void cs_image_share(struct cs_image *image, struct cs_share *share)
+{
+	cs_writer_share(image->writer, share);
+}
+
 uint64_t cs_image_tell(const struct cs_image *image)
 {
 	return cs_writer_tell(image->writer);

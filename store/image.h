@@ -8,6 +8,7 @@
 
 #include "store/base/err.h"
 #include "store/base/own.h"
+#include "store/share.h"
 #include "store/tree.h"
 
 #define CS_IMAGE_BLOCK UINT64_C(4096)
@@ -23,6 +24,9 @@ struct cs_image;
 /* Write to (fd), which is lent and empty, from (skip) bytes on; at most (max_bytes) in all. */
 int cs_image_open(int fd, uint64_t skip, uint64_t max_bytes, struct cs_image **ret,
 		  struct cs_err *err);
+
+/* Before anything is appended: share with an older image (share.h). Lent. */
+void cs_image_share(struct cs_image *image, struct cs_share *share);
 
 /* Append. -ENOSPC with words: over (max_bytes), or the store is full. */
 int cs_image_append(struct cs_image *image, const void *data, uint64_t bytes, struct cs_err *err);

@@ -92,6 +92,8 @@ int cs_rootfs_open(int fd, const struct cs_rootfs_spec *spec, struct cs_rootfs *
 		r = cs_image_open(fd, CS_EROFS_SKIP, spec->max_bytes, &rootfs->image, err);
 	if (r < 0)
 		return r;
+	if (spec->share)
+		cs_image_share(rootfs->image, spec->share);
 	rootfs->import = (struct cs_import){
 		.tree = rootfs->tree,
 		.image = rootfs->image,

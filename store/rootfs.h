@@ -8,6 +8,7 @@
 #include "store/base/own.h"
 #include "store/base/progress.h"
 #include "store/image.h"
+#include "store/share.h"
 #include "store/template.h"
 #include "store/tree.h"
 
@@ -17,6 +18,7 @@ struct cs_rootfs_spec {
 	const char *from;             /* folder or archive */
 	const char *agent;            /* put in at /sbin/clearstore-agent */
 	uint64_t max_bytes;           /* of the image */
+	struct cs_share *share;       /* with an older root; lent, may be NULL */
 	struct cs_progress *progress; /* may be NULL */
 };
 

@@ -30,6 +30,7 @@ struct buffer {
 
 struct cs_writer {
 	int fd;                 /* lent */
+	struct cs_share *share; /* lent, NULL: none; the thread's */
 	uint64_t at;            /* where in the file the current buffer begins */
 	struct buffer *filling; /* buffer[put % BUFFERS] */
 	struct buffer buffer[BUFFERS];
@@ -40,7 +41,7 @@ struct cs_writer {
 	pthread_cond_t moved;
 	uint64_t put, taken; /* buffers handed over; written */
 	int failed;          /* -errno of the first write that failed */
-	bool quit;
+	bool quit, settle;   /* end; leave nothing put off */
 };
 
 static bool is_zero(const unsigned char *data, uint64_t bytes)
@@ -54,7 +55,7 @@ static uint64_t piece_at(const struct buffer *buffer, uint64_t at)
 }
 
 /* Write what is not zero. */
-static int write_buffer(int fd, const struct buffer *buffer)
+static int write_buffer(const struct cs_writer *w, const struct buffer *buffer)
 {
 	uint64_t at = 0, start;
 	int r = 0;
@@ -65,11 +66,25 @@ static int write_buffer(int fd, const struct buffer *buffer)
 		start = at;
 		while (at < buffer->fill && !is_zero(buffer->data + at, piece_at(buffer, at)))
 			at += piece_at(buffer, at);
-		if (at > start)
-			r = cs_pwrite_full(fd, buffer->data + start, at - start,
+		if (at > start && w->share)
+			r = cs_share_write(w->share, w->fd, buffer->data + start, at - start,
+					   buffer->at + start);
+		else if (at > start)
+			r = cs_pwrite_full(w->fd, buffer->data + start, at - start,
 					   buffer->at + start);
 	}
 	return r;
+}
+
+/* Under the lock: all buffers are written; what the share has put off is not. */
+static int settle(struct cs_writer *w, int failed)
+{
+	if (!failed && w->share)
+		failed = cs_share_flush(w->share, w->fd);
+	w->failed = failed;
+	w->settle = false;
+	pthread_cond_broadcast(&w->moved);
+	return failed;
 }
 
 static void *write_all(void *arg)
@@ -82,14 +97,18 @@ static void *write_all(void *arg)
 	for (;;) {
 		struct buffer *buffer = &w->buffer[w->taken % BUFFERS];
 
-		while (w->taken == w->put && !w->quit)
-			pthread_cond_wait(&w->moved, &w->lock);
+		while (w->taken == w->put && !w->quit) {
+			if (w->settle)
+				failed = settle(w, failed);
+			else
+				pthread_cond_wait(&w->moved, &w->lock);
+		}
 		if (w->quit)
 			break;
 		pthread_mutex_unlock(&w->lock);
 
 		if (!failed)
-			failed = write_buffer(w->fd, buffer);
+			failed = write_buffer(w, buffer);
 		end = buffer->at + buffer->fill;
 		if (!failed && end - started >= START_BYTES) {
 			/* only a hint: whoever wants it to last, syncs */
@@ -147,6 +166,11 @@ int cs_writer_open(int fd, uint64_t skip, struct cs_writer **ret)
 	return 0;
 }
 
+void cs_writer_share(struct cs_writer *writer, struct cs_share *share)
+{
+	writer->share = share;
+}
+
 uint64_t cs_writer_tell(const struct cs_writer *writer)
 {
 	return writer->at + writer->filling->fill;
@@ -164,7 +188,11 @@ static int hand_over(struct cs_writer *w, bool all)
 		w->put++;
 		pthread_cond_broadcast(&w->moved);
 	}
-	while (w->put - w->taken > (all ? 0 : BUFFERS - 1))
+	if (all) {
+		w->settle = true;
+		pthread_cond_broadcast(&w->moved);
+	}
+	while (w->settle || w->put - w->taken > (all ? 0 : BUFFERS - 1))
 		pthread_cond_wait(&w->moved, &w->lock);
 	failed = w->failed;
 	w->filling = &w->buffer[w->put % BUFFERS];

@@ -5,11 +5,17 @@
 
 #include <stdint.h>
 
+#include "store/share.h"
+
 struct cs_writer;
 
 /* Append to the file (fd), which is lent and empty, from (skip) bytes on. -ENOMEM, -EAGAIN (no
  * thread to be had). */
 int cs_writer_open(int fd, uint64_t skip, struct cs_writer **ret);
+
+/* Before anything is appended: what (share), lent, knows is cloned instead of written. It is the
+ * writer's until that is flushed or freed. */
+void cs_writer_share(struct cs_writer *writer, struct cs_share *share);
 
 /* Append (bytes) of (data), or of zeroes; long runs of zeroes are left out, so that the file is
  * sparse there. -errno of a write, now or before: it sticks. */
