@@ -154,6 +154,8 @@ int cs_overlay_create(struct cs_store *store, const struct cs_template *t,
 	mine.started = 0;
 	r = cs_ram_plan(card->ram_bytes, 0, &plan, err);
 	if (r == 0)
+		r = cs_template_check_present(store, t, err);
+	if (r == 0)
 		r = cs_boot_id(mine.boot, err);
 	if (r == 0)
 		r = cs_marks_open(store, &marks_fd, err);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* template add: a root file system and a kernel become a template. */
+/* template add and update: a root file system and a kernel become a template, or its next version.
+ */
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include "store/base/num.h"
 #include "store/base/own.h"
 #include "store/base/progress.h"
+#include "store/base/report.h"
 #include "store/cmd-template.h"
 #include "store/template.h"
 #include "vmm/cmd-common.h"
@@ -20,11 +22,21 @@
 
 struct add_options {
 	const char *name, *from, *kernel, *modules, *agent, *append, *root_format, *disk;
+	bool activate;
 };
 
-enum { KEY_FROM = 256, KEY_KERNEL, KEY_MODULES, KEY_AGENT, KEY_APPEND, KEY_ROOT_FORMAT, KEY_DISK };
+enum {
+	KEY_FROM = 256,
+	KEY_KERNEL,
+	KEY_MODULES,
+	KEY_AGENT,
+	KEY_APPEND,
+	KEY_ROOT_FORMAT,
+	KEY_DISK,
+	KEY_ACTIVATE,
+};
 
-static const struct argp_option options[] = {
+static const struct argp_option add_argp_options[] = {
 	{ "from", KEY_FROM, "PATH", 0,
 	  "The root file system: a folder, or an archive (tar, cpio, zip, 7-Zip, ISO 9660; "
 	  "compressed or not)",
@@ -46,6 +58,29 @@ static const struct argp_option options[] = {
 	  "The agent to put into the root (default: the one installed with clearstore; or "
 	  "CLEARSTORE_AGENT)",
 	  1 },
+	{ 0 },
+};
+
+static const struct argp_option update_argp_options[] = {
+	{ "from", KEY_FROM, "PATH", 0,
+	  "The new root file system: a folder or an archive (default: the root stays)", 1 },
+	{ "kernel", KEY_KERNEL, "FILE", 0,
+	  "A bzImage or an uncompressed vmlinux (default: the kernel stays)", 1 },
+	{ "modules", KEY_MODULES, "DIR", 0,
+	  "Modules of a distribution's kernel: lib/modules/RELEASE (default: looked for); none: it "
+	  "has all drivers built in",
+	  1 },
+	{ "append", KEY_APPEND, "TEXT", 0,
+	  "Appended to the kernel's command line of all guests (default: as before)", 1 },
+	{ "root-format", KEY_ROOT_FORMAT, "FORMAT", 0,
+	  "erofs or ext4, of the new root (default: as before)", 1 },
+	{ "disk", KEY_DISK, "SIZE", 0,
+	  "A new empty disk of persistent guests, of this size (default: the disk stays)", 1 },
+	{ "agent", KEY_AGENT, "FILE", 0,
+	  "The agent to put into the new root (default: the one installed with clearstore; or "
+	  "CLEARSTORE_AGENT)",
+	  1 },
+	{ "activate", KEY_ACTIVATE, NULL, 0, "New guests get this version at once", 1 },
 	{ 0 },
 };
 
@@ -75,6 +110,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case KEY_DISK:
 		o->disk = arg;
 		return 0;
+	case KEY_ACTIVATE:
+		o->activate = true;
+		return 0;
 	case ARGP_KEY_ARG:
 		if (o->name)
 			argp_error(state, "one name only");
@@ -83,12 +121,34 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_END:
 		if (!o->name)
 			argp_error(state, "no name given");
-		if (!o->from)
-			argp_error(state, "--from: no root file system given");
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;
 	}
+}
+
+static error_t parse_add(int key, char *arg, struct argp_state *state)
+{
+	const struct add_options *o = state->input;
+
+	if (key == ARGP_KEY_END && o->name && !o->from)
+		argp_error(state, "--from: no root file system given");
+	return parse(key, arg, state);
+}
+
+static error_t parse_update(int key, char *arg, struct argp_state *state)
+{
+	const struct add_options *o = state->input;
+
+	if (key == ARGP_KEY_END && o->name) {
+		if (!o->from && !o->kernel && !o->append && !o->disk)
+			argp_error(state, "nothing new given (--from, --kernel, --append, --disk)");
+		if (!o->from && (o->agent || o->root_format))
+			argp_error(state, "--agent and --root-format are of a new root (--from)");
+		if (!o->from && !o->kernel && o->modules)
+			argp_error(state, "--modules are of a new kernel or root");
+	}
+	return parse(key, arg, state);
 }
 
 /* The agent beside the program itself, as in a folder that clearstore was built in. */
@@ -172,15 +232,24 @@ static void print_added(const char *name, const struct cs_template_added *added)
 	       seconds, (double)added->input_bytes / 1e6 / seconds);
 }
 
-static int run(const struct cs_globals *globals, void *options_, struct cs_err *err)
+/* Of a folder nobody knows how much it holds. */
+static struct cs_progress *open_progress(const char *from)
 {
-	const struct add_options *o = options_;
+	struct stat st;
+
+	return cs_progress_open("importing", from && stat(from, &st) == 0 && S_ISREG(st.st_mode)
+						     ? (uint64_t)st.st_size
+						     : 0);
+}
+
+static int run_add(const struct cs_globals *globals, void *options, struct cs_err *err)
+{
+	const struct add_options *o = options;
 	cs_auto(cs_progress_freep) struct cs_progress *progress = NULL;
 	cs_auto(cs_store_freep) struct cs_store *store = NULL;
 	struct cs_template_added added;
 	struct cs_template_spec spec;
 	char agent[PATH_MAX];
-	struct stat st;
 	int r;
 
 	r = read_options(o, &spec, err);
@@ -192,10 +261,7 @@ static int run(const struct cs_globals *globals, void *options_, struct cs_err *
 		r = cs_cmd_store_open(globals, &store, err);
 	if (r < 0)
 		return r;
-	/* of a folder nobody knows how much it holds */
-	progress = cs_progress_open("importing", stat(o->from, &st) == 0 && S_ISREG(st.st_mode)
-							 ? (uint64_t)st.st_size
-							 : 0);
+	progress = open_progress(o->from);
 	spec.progress = progress;
 	r = cs_template_add(store, &spec, &added, err);
 	progress = cs_progress_free(progress);
@@ -205,9 +271,9 @@ static int run(const struct cs_globals *globals, void *options_, struct cs_err *
 	return 0;
 }
 
-static const struct argp argp = {
-	.options = options,
-	.parser = parse,
+static const struct argp add_argp = {
+	.options = add_argp_options,
+	.parser = parse_add,
 	.args_doc = "NAME",
 	.doc = "Make a template of a root file system and a kernel."
 	       "\vAll or nothing: a template is there when it is whole. The root becomes a "
@@ -217,7 +283,122 @@ static const struct argp argp = {
 const struct cs_command cs_cmd_template_add = {
 	.name = "add",
 	.summary = "Make a template of a root file system and a kernel",
-	.argp = &argp,
+	.argp = &add_argp,
 	.options_bytes = sizeof(struct add_options),
-	.run = run,
+	.run = run_add,
+};
+
+/* ---- update ---- */
+
+static const struct cs_column columns[] = {
+	{ "template", "TEMPLATE", CS_CELL_TEXT },
+	{ "version", "VERSION", CS_CELL_TEXT },
+	{ "parent", "FROM", CS_CELL_TEXT },
+	{ "active", "ACTIVE", CS_CELL_BOOL },
+	{ "input_bytes", "INPUT", CS_CELL_BYTES },
+	{ "files", "FILES", CS_CELL_COUNT },
+	{ "stored_bytes", "STORED", CS_CELL_BYTES },
+	{ "new_bytes", "NEW", CS_CELL_BYTES },
+	{ "shared_bytes", "SHARED", CS_CELL_BYTES },
+	{ "ms", "TOOK", CS_CELL_MS },
+	{ "saved_dropped", "WARM NO MORE", CS_CELL_BOOL },
+};
+
+static int report_updated(const struct cs_globals *globals, const char *name, bool active,
+			  const struct cs_template_added *added, struct cs_err *err)
+{
+	cs_auto(cs_report_freep) struct cs_report *report = NULL;
+	int r;
+
+	r = cs_report_open(columns, sizeof(columns) / sizeof(columns[0]), &report, err);
+	if (r < 0)
+		return r;
+	cs_report_row(report);
+	cs_report_text(report, "template", name);
+	cs_report_text(report, "version", added->version);
+	cs_report_text(report, "parent", added->parent);
+	cs_report_number(report, "active", active);
+	cs_report_number(report, "input_bytes", added->input_bytes);
+	cs_report_number(report, "files", added->files);
+	cs_report_number(report, "stored_bytes", added->stored_bytes);
+	cs_report_number(report, "new_bytes", added->stored_bytes - added->shared_bytes);
+	cs_report_number(report, "shared_bytes", added->shared_bytes);
+	cs_report_real(report, "ms", added->seconds * 1000);
+	cs_report_number(report, "saved_dropped", added->dropped_saved);
+	return cs_cmd_print(globals, report, CS_FORMAT_RECORD, err);
+}
+
+static int print_updated(const struct cs_globals *globals, const char *name, bool active,
+			 const struct cs_template_added *added, struct cs_err *err)
+{
+	char in[CS_BYTES_TEXT], fresh[CS_BYTES_TEXT], shared[CS_BYTES_TEXT];
+
+	if (added->dropped_saved)
+		fprintf(stderr,
+			"clearstore: template '%s': version %s has no saved machine, its guests "
+			"boot (clearstore template warm %s@%s)\n",
+			name, added->version, name, added->version);
+	if (globals->json)
+		return report_updated(globals, name, active, added, err);
+	printf("%s@%s: %s in %llu files, %s new, %s shared with %s@%s, %.1f s\n", name,
+	       added->version, cs_format_bytes(added->input_bytes, in),
+	       (unsigned long long)added->files,
+	       cs_format_bytes(added->stored_bytes - added->shared_bytes, fresh),
+	       cs_format_bytes(added->shared_bytes, shared), name, added->parent, added->seconds);
+	if (!active)
+		printf("not active: try it (clearstore spawn %s@%s), then: clearstore template "
+		       "activate %s %s\n",
+		       name, added->version, name, added->version);
+	return 0;
+}
+
+static int run_update(const struct cs_globals *globals, void *options, struct cs_err *err)
+{
+	const struct add_options *o = options;
+	cs_auto(cs_progress_freep) struct cs_progress *progress = NULL;
+	cs_auto(cs_template_freep) struct cs_template *before = NULL;
+	cs_auto(cs_store_freep) struct cs_store *store = NULL;
+	struct cs_template_added added;
+	struct cs_template_spec spec;
+	char agent[PATH_MAX];
+	int r;
+
+	r = read_options(o, &spec, err);
+	if (r == 0 && o->from)
+		r = find_agent(o->agent, agent, &spec.agent, err);
+	if (r == 0)
+		r = cs_cmd_store_open(globals, &store, err);
+	if (r == 0)
+		r = cs_template_open_any(store, o->name, &before, err);
+	if (r < 0)
+		return r;
+	spec.kernel = o->kernel;
+	if (!o->root_format)
+		spec.root_format = cs_template_root_format(before);
+	progress = open_progress(o->from);
+	spec.progress = progress;
+	r = cs_template_update(store, &spec, o->activate, &added, err);
+	progress = cs_progress_free(progress);
+	return r < 0 ? r
+		     : print_updated(globals, cs_template_name(before), o->activate, &added, err);
+}
+
+static const struct argp update_argp = {
+	.options = update_argp_options,
+	.parser = parse_update,
+	.args_doc = "TEMPLATE",
+	.doc = "Make the next version of a template: what is given is made anew, the rest stays."
+	       "\vGuests that there are keep the version that they have. Try the new one with "
+	       "`clearstore spawn TEMPLATE@VERSION`, then let all new guests have it: `clearstore "
+	       "template activate`, or --activate. Blocks that the version before has, too, are "
+	       "stored once. TEMPLATE may be NAME@VERSION: then it is made from that one.\n",
+};
+
+const struct cs_command cs_cmd_template_update = {
+	.name = "update",
+	.summary = "Make the next version of a template",
+	.argp = &update_argp,
+	.options_bytes = sizeof(struct add_options),
+	.reports = true,
+	.run = run_update,
 };

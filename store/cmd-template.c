@@ -16,6 +16,7 @@
 #include "store/base/report.h"
 #include "store/manifest.h"
 #include "store/template.h"
+#include "store/version.h"
 #include "vmm/cmd-common.h"
 #include "vmm/cmd-save.h"
 #include "vmm/command.h"
@@ -172,6 +173,7 @@ static const struct cs_command list = {
 static const struct cs_column head_columns[] = {
 	{ "name", "NAME", CS_CELL_TEXT },
 	{ "version", "VERSION", CS_CELL_TEXT },
+	{ "parent", "FROM VERSION", CS_CELL_TEXT },
 	{ "created", "CREATED", CS_CELL_TIME },
 	{ "kernel_release", "KERNEL RELEASE", CS_CELL_TEXT },
 	{ "stock_kernel", "STOCK KERNEL", CS_CELL_BOOL },
@@ -180,6 +182,7 @@ static const struct cs_column head_columns[] = {
 	{ "files", "FILES", CS_CELL_COUNT },
 	{ "input_bytes", "INPUT", CS_CELL_BYTES },
 	{ "stored_bytes", "STORED", CS_CELL_BYTES },
+	{ "shared_bytes", "SHARED", CS_CELL_BYTES },
 	{ "agent_sha256", "AGENT SHA-256", CS_CELL_TEXT },
 };
 
@@ -217,6 +220,7 @@ static void fill_head(struct cs_report *report, const struct cs_template *t)
 	cs_report_row(report);
 	cs_report_text(report, "name", cs_template_name(t));
 	cs_report_text(report, "version", cs_template_version(t));
+	cs_report_text(report, "parent", manifest->parent[0] ? manifest->parent : NULL);
 	cs_report_number(report, "created", (uint64_t)manifest->created);
 	cs_report_text(report, "kernel_release", manifest->kernel_release);
 	cs_report_number(report, "stock_kernel", manifest->stock_kernel);
@@ -225,6 +229,8 @@ static void fill_head(struct cs_report *report, const struct cs_template *t)
 	cs_report_number(report, "files", manifest->files);
 	cs_report_number(report, "input_bytes", manifest->input_bytes);
 	cs_report_number(report, "stored_bytes", stored_bytes(manifest));
+	if (manifest->parent[0])
+		cs_report_number(report, "shared_bytes", manifest->shared_bytes);
 	cs_report_text(report, "agent_sha256", manifest->agent_sha256);
 }
 
@@ -343,48 +349,30 @@ static const struct cs_command verify = {
 
 /* ---- remove ---- */
 
-struct user {
-	const char *name, *version;
-	char *guest;
-};
-
-static int borrows(const struct cs_card *card, void *arg)
-{
-	struct user *user = arg;
-
-	if (card->state == CS_GUEST_BROKEN || strcmp(card->template, user->name) ||
-	    strcmp(card->version, user->version))
-		return 0;
-	snprintf(user->guest, sizeof(card->guest), "%s", card->guest);
-	return 1;
-}
-
-static int find_user(void *arg, const char *name, const char *version, char guest[64],
-		     struct cs_err *err)
-{
-	struct user user = { .name = name, .version = version, .guest = guest };
-
-	return cs_card_each(arg, borrows, &user, err);
-}
-
 static int run_remove(const struct cs_globals *globals, void *options, struct cs_err *err)
 {
 	const struct name_options *o = options;
 	cs_auto(cs_store_freep) struct cs_store *store = NULL;
-	struct cs_template_user user = { .find = find_user };
+	struct cs_template_user user = { .find = cs_card_find_user };
+	char name[CS_VERSION_TEXT], version[CS_VERSION_TEXT];
 	int r;
 
-	r = cs_cmd_store_open(globals, &store, err);
+	r = cs_template_split(o->name, name, version, err);
+	if (r == 0)
+		r = cs_cmd_store_open(globals, &store, err);
 	if (r < 0)
 		return r;
 	user.arg = store;
-	return cs_template_remove(store, o->name, &user, err);
+	return version[0] ? cs_version_remove(store, name, version, &user, err)
+			  : cs_template_remove(store, name, &user, err);
 }
 
 static const struct argp remove_argp = {
 	.parser = parse_name,
 	.args_doc = "TEMPLATE",
-	.doc = "Remove a template that no guest uses.",
+	.doc = "Remove a template that no guest uses, or one version: NAME@VERSION, which is not "
+	       "the "
+	       "active one.",
 };
 
 static const struct cs_command remove_ = {
@@ -398,11 +386,22 @@ static const struct cs_command remove_ = {
 /* ---- the group ---- */
 
 static const struct cs_command *const members[] = {
-	&cs_cmd_template_add, &cs_cmd_template_warm, &list, &show, &verify, &remove_, NULL,
+	&cs_cmd_template_add,
+	&cs_cmd_template_warm,
+	&cs_cmd_template_update,
+	&cs_cmd_template_activate,
+	&cs_cmd_template_rollback,
+	&cs_cmd_template_versions,
+	&cs_cmd_template_prune,
+	&list,
+	&show,
+	&verify,
+	&remove_,
+	NULL,
 };
 
 const struct cs_command cs_cmd_template = {
 	.name = "template",
-	.summary = "Add, warm, list, show, verify and remove templates",
+	.summary = "Add, update, list, check and remove templates",
 	.members = members,
 };

@@ -16,8 +16,10 @@
 #include "store/base/io.h"
 #include "store/base/name.h"
 #include "store/base/num.h"
+#include "store/held.h"
 #include "store/manifest.h"
 #include "store/subvol.h"
+#include "store/version.h"
 
 #define FIRST "1"
 
@@ -29,96 +31,83 @@ struct cs_draft {
 	char mark[2 * CS_NAME_MAX + 8]; /* folder in templates/ that we hold */
 	char before[CS_NAME_MAX + 1];   /* the active version so far; "": a new template */
 	int mark_fd, parent_fd, dirfd;  /* the mark, the folder around the subvolume, and that */
+	bool activate;                  /* a version: new guests shall get it */
+	bool shared;                    /* what it began with shares its blocks */
+	bool remade[CS_PART_MAX];
+	uint64_t part_shared[CS_PART_MAX]; /* of what was remade */
 	struct cs_manifest *manifest;
 };
 
-/* ---- the folder that is held ---- */
-
-/* Is the folder (fd) still the one called (name)? A sweeper may have been faster than our lock. */
-static bool is_named(int fd, int dirfd, const char *name)
-{
-	struct stat held, named;
-
-	return fstat(fd, &held) == 0 && fstatat(dirfd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
-	       held.st_ino == named.st_ino && held.st_dev == named.st_dev;
-}
-
-/* Make draft->mark and lock it. One that is there and can be locked is a dead maker's: away with
- * it. */
-static int hold_mark(struct cs_draft *draft, struct cs_err *err)
-{
-	int templates_fd = cs_store_templates_fd(draft->store), r;
-
-	for (int tries = 0; tries < 100; tries++) {
-		cs_auto(cs_fd_closep) int fd = -1;
-		bool made = mkdirat(templates_fd, draft->mark, 0700) == 0;
-
-		if (!made && errno != EEXIST)
-			return cs_fail_errno(err, errno, "cannot write to the store");
-		fd = openat(templates_fd, draft->mark,
-			    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		if (fd < 0 && errno == ENOENT)
-			continue;
-		if (fd < 0)
-			return cs_fail_errno(err, errno, "cannot write to the store");
-		if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-			if (tries < 20) { /* a sweeper is done in a moment, a maker is not */
-				nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
-				continue;
-			}
-			return cs_fail(err, EBUSY, "another process adds it right now");
-		}
-		if (!is_named(fd, templates_fd, draft->mark))
-			continue;
-		if (made) {
-			draft->mark_fd = cs_steal_fd(&fd);
-			return 0;
-		}
-		r = cs_subvol_remove(templates_fd, draft->mark, err);
-		if (r < 0)
-			return r;
-	}
-	return cs_fail(err, EBUSY, "another process adds it right now");
-}
-
 /* ---- the subvolume ---- */
 
-/* On a file system without snapshots: share the blocks, or copy. */
-static int copy_part(int from_fd, uint64_t bytes, int to_fd, struct cs_err *err)
+static int copy_data(int from_fd, loff_t at, loff_t end, int to_fd)
 {
-	loff_t in = 0, out = 0;
+	loff_t out = at;
 
-	if (ioctl(to_fd, FICLONE, from_fd) == 0)
-		return 0;
-	while ((uint64_t)in < bytes) {
-		ssize_t n = copy_file_range(from_fd, &in, to_fd, &out, bytes - (uint64_t)in, 0);
+	while (at < end) {
+		ssize_t n = copy_file_range(from_fd, &at, to_fd, &out, (size_t)(end - at), 0);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
-			return cs_fail_errno(err, n ? errno : EIO, "cannot copy it");
+			return n ? -errno : -EIO;
 	}
 	return 0;
 }
 
-static int copy_parts(struct cs_draft *draft, const struct cs_template *from, struct cs_err *err)
+int cs_draft_clone(int from_fd, uint64_t bytes, int to_fd, struct cs_err *err)
 {
+	off_t data, hole;
+	int r = 0;
+
+	if (ioctl(to_fd, FICLONE, from_fd) == 0)
+		return 1;
+	/* a disk is 8 GiB of holes */
+	for (off_t at = 0; (uint64_t)at < bytes && r == 0; at = hole) {
+		data = lseek(from_fd, at, SEEK_DATA);
+		if (data < 0 && errno == ENXIO)
+			break;
+		hole = data < 0 ? -1 : lseek(from_fd, data, SEEK_HOLE);
+		if (hole < 0 || (uint64_t)hole > bytes)
+			hole = (off_t)bytes;
+		r = copy_data(from_fd, data < 0 ? at : data, hole, to_fd);
+	}
+	if (r == 0 && ftruncate(to_fd, (off_t)bytes) < 0)
+		r = -errno;
+	return r < 0 ? cs_fail_errno(err, -r, "cannot copy it") : 0;
+}
+
+static int clone_part(const struct cs_view *view, int dirfd, const char *name, struct cs_err *err)
+{
+	cs_auto(cs_fd_closep) int fd =
+		openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0444);
 	int r;
 
-	for (enum cs_part part = 0; part < CS_PART_MAX; part++) {
-		cs_auto(cs_fd_closep) int fd = -1;
-		struct cs_view view;
+	if (fd < 0)
+		return cs_fail_errno(err, errno, "cannot make part '%s'", name);
+	r = cs_draft_clone(view->fd, view->bytes, fd, err);
+	return r < 0 ? cs_fail_in(err, r, "part '%s'", name) : r;
+}
 
-		if (cs_template_view(from, part, &view, NULL) < 0)
+/* On a file system without snapshots a part that stays is the same file in both versions: it is
+ * never written to, and all guests read it through one page cache. */
+static int link_parts(struct cs_draft *draft, const struct cs_template *from, int from_fd,
+		      struct cs_err *err)
+{
+	struct cs_view view;
+	int r;
+
+	draft->shared = true;
+	for (enum cs_part part = 0; part < CS_PART_MAX; part++) {
+		const char *name = cs_part_name(part);
+
+		if (cs_template_view(from, part, &view, NULL) < 0 ||
+		    linkat(from_fd, name, draft->dirfd, name, 0) == 0)
 			continue;
-		fd = openat(draft->dirfd, cs_part_name(part),
-			    O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0444);
-		if (fd < 0)
-			return cs_fail_errno(err, errno, "cannot make part '%s'",
-					     cs_part_name(part));
-		r = copy_part(view.fd, view.bytes, fd, err);
+		r = clone_part(&view, draft->dirfd, name, err);
 		if (r < 0)
-			return cs_fail_in(err, r, "part '%s'", cs_part_name(part));
+			return r;
+		draft->shared = draft->shared && r > 0;
 	}
 	return 0;
 }
@@ -155,6 +144,7 @@ static int make_subvolume(struct cs_draft *draft, const struct cs_template *from
 		if (r < 0 && r != -EOPNOTSUPP)
 			return r;
 	}
+	draft->shared = shared;
 	if (!shared)
 		r = cs_subvol_create(draft->parent_fd, draft->fresh, err);
 	if (r < 0)
@@ -163,7 +153,7 @@ static int make_subvolume(struct cs_draft *draft, const struct cs_template *from
 			      O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (draft->dirfd < 0)
 		return cs_fail_errno(err, errno, "cannot write to the store");
-	return from && !shared ? copy_parts(draft, from, err) : 0;
+	return from && !shared ? link_parts(draft, from, from_fd, err) : 0;
 }
 
 /* ---- making ---- */
@@ -184,7 +174,12 @@ static int take_manifest(struct cs_draft *draft, const struct cs_template *from,
 {
 	draft->manifest = from ? cs_manifest_copy(cs_template_manifest(from))
 			       : calloc(1, sizeof(*draft->manifest));
-	return draft->manifest ? 0 : cs_fail_errno(err, ENOMEM, "manifest");
+	if (!draft->manifest)
+		return cs_fail_errno(err, ENOMEM, "manifest");
+	/* of another template's version it is not one more */
+	memcpy(draft->manifest->parent, draft->before, sizeof(draft->before));
+	draft->manifest->shared_bytes = 0;
+	return 0;
 }
 
 int cs_draft_create(struct cs_store *store, const char *name, const struct cs_template *from,
@@ -209,7 +204,7 @@ int cs_draft_create(struct cs_store *store, const char *name, const struct cs_te
 			       name);
 	r = take_manifest(draft, from, err);
 	if (r == 0)
-		r = hold_mark(draft, err);
+		r = cs_held_make(cs_store_templates_fd(store), draft->mark, &draft->mark_fd, err);
 	if (r < 0)
 		return r;
 	draft->parent_fd = fcntl(draft->mark_fd, F_DUPFD_CLOEXEC, 0);
@@ -222,17 +217,6 @@ int cs_draft_create(struct cs_store *store, const char *name, const struct cs_te
 	return 0;
 }
 
-/* The number behind the highest that is there or was left behind. */
-static int next_version(struct cs_draft *draft, struct cs_err *err)
-{
-	for (unsigned n = 2; n < 1000000; n++) {
-		snprintf(draft->version, sizeof(draft->version), "%u", n);
-		if (cs_missing_at(draft->parent_fd, draft->version))
-			return 0;
-	}
-	return cs_fail(err, ENOSPC, "no free number for a version");
-}
-
 /* Hold the template's own folder: nobody removes it, nobody else makes a version of it. */
 static int hold_template(struct cs_draft *draft, struct cs_err *err)
 {
@@ -241,15 +225,16 @@ static int hold_template(struct cs_draft *draft, struct cs_err *err)
 	if (draft->parent_fd < 0)
 		return cs_fail_errno(err, errno, "cannot open it");
 	if (flock(draft->parent_fd, LOCK_EX | LOCK_NB) < 0 ||
-	    !is_named(draft->parent_fd, cs_store_templates_fd(draft->store), draft->name))
+	    !cs_held_is(draft->parent_fd, cs_store_templates_fd(draft->store), draft->name))
 		return cs_fail(err, EBUSY, "another process works on it");
-	return next_version(draft, err);
+	return cs_version_next(draft->parent_fd, draft->version, err);
 }
 
 int cs_draft_create_version(struct cs_store *store, const struct cs_template *from,
 			    struct cs_draft **ret, struct cs_err *err)
 {
 	cs_auto(cs_draft_freep) struct cs_draft *draft = new_draft(store, cs_template_name(from));
+	char active[CS_VERSION_TEXT];
 	int r;
 
 	if (!draft)
@@ -260,9 +245,11 @@ int cs_draft_create_version(struct cs_store *store, const struct cs_template *fr
 		r = hold_template(draft, err);
 	if (r < 0)
 		return r;
+	draft->activate = cs_version_read(draft->parent_fd, active, NULL) == 0 &&
+			  strcmp(active, draft->before) == 0;
 	snprintf(draft->fresh, sizeof(draft->fresh), ".%s.new", draft->version);
 	snprintf(draft->mark, sizeof(draft->mark), ".%s@%s.new", draft->name, draft->version);
-	r = hold_mark(draft, err);
+	r = cs_held_make(cs_store_templates_fd(store), draft->mark, &draft->mark_fd, err);
 	if (r == 0)
 		r = cs_subvol_remove(draft->parent_fd, draft->fresh, err);
 	if (r == 0)
@@ -280,12 +267,17 @@ int cs_draft_dirfd(const struct cs_draft *draft)
 
 int cs_draft_folder(const struct cs_draft *draft)
 {
-	return draft->before[0] ? -1 : draft->mark_fd;
+	return draft->mark_fd;
 }
 
 const char *cs_draft_version(const struct cs_draft *draft)
 {
 	return draft->version;
+}
+
+void cs_draft_activate(struct cs_draft *draft, bool activate)
+{
+	draft->activate = activate;
 }
 
 struct cs_manifest *cs_draft_manifest(struct cs_draft *draft)
@@ -295,19 +287,45 @@ struct cs_manifest *cs_draft_manifest(struct cs_draft *draft)
 
 /* ---- parts ---- */
 
+/* A part that is another version's file, too, becomes one of its own. */
+static int own_part(const struct cs_draft *draft, const char *name, struct cs_err *err)
+{
+	cs_auto(cs_fd_closep) int fd =
+		openat(draft->dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	struct cs_view view = { .fd = fd };
+	struct stat st;
+	int r;
+
+	if (fd < 0 && errno == ENOENT)
+		return 0;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return cs_fail_errno(err, errno, "part '%s'", name);
+	if (st.st_nlink == 1)
+		return 0;
+	if (unlinkat(draft->dirfd, name, 0) < 0)
+		return cs_fail_errno(err, errno, "cannot make part '%s'", name);
+	view.bytes = (uint64_t)st.st_size;
+	r = clone_part(&view, draft->dirfd, name, err);
+	return r < 0 ? r : 0;
+}
+
 int cs_draft_open_part(struct cs_draft *draft, enum cs_part part, bool keep, int *ret,
 		       struct cs_err *err)
 {
 	const char *name = cs_part_name(part);
 	const int flags = O_RDWR | O_CREAT | O_NOFOLLOW | (keep ? 0 : O_EXCL);
-	int fd;
+	int fd, r;
 
+	r = keep ? own_part(draft, name, err) : 0;
+	if (r < 0)
+		return r;
 	if (!keep && unlinkat(draft->dirfd, name, 0) < 0 && errno != ENOENT)
 		return cs_fail_errno(err, errno, "cannot make part '%s'", name);
 	fd = openat(draft->dirfd, name, flags | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return cs_fail_errno(err, errno, "cannot make part '%s'", name);
 	draft->manifest->part[part].present = false;
+	draft->remade[part] = true;
 	*ret = fd;
 	return 0;
 }
@@ -347,6 +365,30 @@ int cs_draft_drop_part(struct cs_draft *draft, enum cs_part part, struct cs_err 
 	return 0;
 }
 
+void cs_draft_part_shares(struct cs_draft *draft, enum cs_part part, uint64_t bytes)
+{
+	draft->part_shared[part] = bytes;
+}
+
+/* Of what is stored, the blocks that the version before has, too. */
+static uint64_t count_shared(const struct cs_draft *draft)
+{
+	uint64_t bytes = 0;
+
+	for (int i = 0; i < CS_PART_MAX; i++) {
+		const struct cs_manifest_part *part = &draft->manifest->part[i];
+
+		if (!part->present)
+			continue;
+		if (draft->remade[i])
+			bytes += draft->part_shared[i] < part->stored_bytes ? draft->part_shared[i]
+									    : part->stored_bytes;
+		else if (draft->shared)
+			bytes += part->stored_bytes;
+	}
+	return bytes;
+}
+
 /* ---- publishing ---- */
 
 /* Sealed first: a sealed subvolume cannot be moved to another folder, but the folder around it can
@@ -382,22 +424,23 @@ static void drop_before(struct cs_draft *draft, const struct cs_template_user *u
 		cs_subvol_remove(draft->parent_fd, old, NULL);
 }
 
-/* The link is replaced by rename: at every moment it leads to a whole version. */
+/* After the first rename it is a version like others, after the second the active one: at every
+ * moment the link leads to a whole one. */
 static int publish_version(struct cs_draft *draft, const struct cs_template_user *user,
 			   struct cs_err *err)
 {
-	const char *link = ".active.new";
+	int r;
 
 	if (renameat2(draft->parent_fd, draft->fresh, draft->parent_fd, draft->version,
-		      RENAME_NOREPLACE) < 0)
+		      RENAME_NOREPLACE) < 0 ||
+	    fsync(draft->parent_fd) < 0)
 		return cs_fail_errno(err, errno, "cannot publish it");
-	if ((unlinkat(draft->parent_fd, link, 0) < 0 && errno != ENOENT) ||
-	    symlinkat(draft->version, draft->parent_fd, link) < 0 || fsync(draft->parent_fd) < 0 ||
-	    renameat(draft->parent_fd, link, draft->parent_fd, "active") < 0 ||
-	    fsync(draft->parent_fd) < 0) {
-		cs_fail_errno(err, errno, "cannot publish it");
+	if (!draft->activate)
+		return 0;
+	r = cs_version_point(draft->store, draft->name, draft->parent_fd, draft->version, err);
+	if (r < 0) {
 		cs_subvol_remove(draft->parent_fd, draft->version, NULL);
-		return -EIO;
+		return r;
 	}
 	if (user)
 		drop_before(draft, user);
@@ -410,6 +453,8 @@ int cs_draft_publish(struct cs_draft *draft, const struct cs_template_user *user
 	cs_auto(cs_fd_closep) int lock = -1;
 	int r;
 
+	if (draft->before[0])
+		draft->manifest->shared_bytes = count_shared(draft);
 	r = cs_manifest_save(draft->dirfd, draft->manifest, err);
 	if (r == 0)
 		r = cs_subvol_seal(draft->parent_fd, draft->fresh, err);

@@ -235,6 +235,21 @@ static int parse_saved(const json_t *json, struct cs_manifest *ret, struct cs_er
 	return 0;
 }
 
+/* What came later: an older clearstore has not written it. */
+static int parse_parent(const json_t *json, struct cs_manifest *ret, struct cs_err *err)
+{
+	int r;
+
+	if (!json_object_get(json, "parent"))
+		return 0;
+	r = get_text(json, "parent", ret->parent, sizeof(ret->parent), err);
+	if (r == 0)
+		r = cs_name_check("parent", ret->parent, err);
+	if (r == 0)
+		r = get_u64(json, "shared_bytes", BYTES_MAX, &ret->shared_bytes, err);
+	return r == -EINVAL ? fail_key(err, "parent", "is no version") : r;
+}
+
 static int parse_all(const json_t *json, struct cs_manifest *ret, struct cs_err *err)
 {
 	char cmdline[CMDLINE_MAX];
@@ -261,6 +276,8 @@ static int parse_all(const json_t *json, struct cs_manifest *ret, struct cs_err 
 		r = parse_parts(json, ret, err);
 	if (r == 0)
 		r = parse_saved(json, ret, err);
+	if (r == 0)
+		r = parse_parent(json, ret, err);
 	if (r < 0)
 		return r;
 	ret->created = (time_t)created;
@@ -330,6 +347,24 @@ static json_t *format_parts(const struct cs_manifest *manifest)
 	return parts;
 }
 
+static int add_optional(json_t *json, const struct cs_manifest *manifest)
+{
+	const struct cs_manifest_saved *saved = &manifest->saved;
+
+	if (saved->present &&
+	    json_object_set_new(json, "saved",
+				json_pack("{s:I, s:i, s:b}", "ram_bytes",
+					  (json_int_t)saved->ram_bytes, "vcpus", (int)saved->vcpus,
+					  "disk", saved->disk)) < 0)
+		return -ENOMEM;
+	if (manifest->parent[0] &&
+	    (json_object_set_new(json, "parent", json_string(manifest->parent)) < 0 ||
+	     json_object_set_new(json, "shared_bytes",
+				 json_integer((json_int_t)manifest->shared_bytes)) < 0))
+		return -ENOMEM;
+	return 0;
+}
+
 int cs_manifest_format(const struct cs_manifest *manifest, char **ret, struct cs_err *err)
 {
 	cs_auto(json_freep) json_t *json = NULL;
@@ -345,12 +380,7 @@ int cs_manifest_format(const struct cs_manifest *manifest, char **ret, struct cs
 			    (json_int_t)manifest->files, "parts", format_parts(manifest));
 	if (!json)
 		return cs_fail(err, EINVAL, CS_MANIFEST_FILE ": %.100s", why.text);
-	if (manifest->saved.present &&
-	    json_object_set_new(
-		    json, "saved",
-		    json_pack("{s:I, s:i, s:b}", "ram_bytes", (json_int_t)manifest->saved.ram_bytes,
-			      "vcpus", (int)manifest->saved.vcpus, "disk", manifest->saved.disk)) <
-		    0)
+	if (add_optional(json, manifest) < 0)
 		return cs_fail_errno(err, ENOMEM, CS_MANIFEST_FILE);
 	text = json_dumps(json, JSON_INDENT(2));
 	if (!text)

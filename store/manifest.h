@@ -8,6 +8,7 @@
 
 #include "store/base/err.h"
 #include "store/base/guest.h"
+#include "store/base/name.h"
 #include "store/base/own.h"
 #include "store/digest.h"
 #include "store/kernel.h"
@@ -39,6 +40,8 @@ struct cs_manifest {
 	char agent_sha256[CS_DIGEST_TEXT];
 	char *cmdline; /* never NULL */
 	uint64_t input_bytes, files;
+	char parent[CS_NAME_MAX + 1]; /* the version that it was made from; "": none */
+	uint64_t shared_bytes;        /* of the parts' stored bytes: in blocks of the parent's */
 	struct cs_manifest_saved saved;
 	struct cs_manifest_part part[CS_PART_MAX];
 };

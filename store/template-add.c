@@ -19,8 +19,10 @@
 #include "store/initrd.h"
 #include "store/manifest.h"
 #include "store/rootfs.h"
+#include "store/share.h"
 
 #define SCRATCH    "erofs" /* beside the subvolume, goes with the folder */
+#define EXT4       "ext4"
 #define DISK_BYTES (8 * CS_GIB)
 #define DISK_MIN   (16 * CS_MIB)
 #define DISK_MAX   (16 * CS_TIB)
@@ -28,9 +30,11 @@
 /* What is kept back of the store's room: a Btrfs that is full to the brim can hardly delete. */
 #define SPARE_BYTES (16 * CS_MIB)
 
-/* A template being made. */
+/* A template, or a version of one, being made. */
 struct build {
 	const struct cs_template_spec *spec;
+	struct cs_template *from; /* what is updated; NULL: a new template */
+	struct cs_share *share;   /* with its root; NULL: it has none */
 	struct cs_draft *draft;
 	struct cs_manifest *manifest; /* the draft's */
 	uint64_t space;               /* bytes that the store can take */
@@ -39,6 +43,8 @@ struct build {
 static void build_release(struct build *build)
 {
 	build->draft = cs_draft_free(build->draft);
+	build->share = cs_share_free(build->share);
+	build->from = cs_template_free(build->from);
 }
 
 static int open_build(struct build *build, struct cs_store *store, struct cs_err *err)
@@ -49,7 +55,8 @@ static int open_build(struct build *build, struct cs_store *store, struct cs_err
 	if (r < 0)
 		return r;
 	build->space -= build->space < SPARE_BYTES ? build->space : SPARE_BYTES;
-	r = cs_draft_create(store, build->spec->name, NULL, &build->draft, err);
+	r = build->from ? cs_draft_create_version(store, build->from, &build->draft, err)
+			: cs_draft_create(store, build->spec->name, NULL, &build->draft, err);
 	if (r < 0)
 		return r;
 	build->manifest = cs_draft_manifest(build->draft);
@@ -63,7 +70,7 @@ static int make_initrd(struct build *build, const struct cs_rootfs *rootfs, stru
 	const struct cs_template_spec *spec = build->spec;
 	const struct cs_initrd_spec initrd = {
 		.release = build->manifest->kernel_release,
-		.kernel = spec->kernel,
+		.kernel = spec->kernel ? spec->kernel : "/",
 		.modules = spec->modules,
 		.agent = spec->agent,
 		.tree = cs_rootfs_tree(rootfs),
@@ -73,7 +80,7 @@ static int make_initrd(struct build *build, const struct cs_rootfs *rootfs, stru
 	int r;
 
 	if (spec->modules && !strcmp(spec->modules, "none"))
-		return 0;
+		return cs_draft_drop_part(build->draft, CS_PART_INITRD, err);
 	r = cs_draft_open_part(build->draft, CS_PART_INITRD, false, &fd, err);
 	if (r == 0)
 		r = cs_initrd_make(&initrd, fd, err);
@@ -107,6 +114,45 @@ static int open_scratch(struct build *build, int *ret, struct cs_err *err)
 	return 0;
 }
 
+/* As new bytes only what the ext4 before has not. */
+static int share_ext4(struct build *build, struct cs_err *err)
+{
+	const int folder = cs_draft_folder(build->draft);
+	cs_auto(cs_fd_closep) int from = openat(folder, EXT4, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	cs_auto(cs_fd_closep) int fd = -1;
+	struct stat st;
+	int r;
+
+	if (from < 0 || fstat(from, &st) < 0)
+		return cs_fail_errno(err, errno, "cannot read the root back");
+	r = cs_draft_open_part(build->draft, CS_PART_ROOT, false, &fd, err);
+	if (r < 0)
+		return r;
+	r = cs_share_copy(build->share, from, (uint64_t)st.st_size, fd);
+	if (r < 0)
+		return cs_fail_errno(err, -r, "cannot write the root");
+	if (unlinkat(folder, EXT4, 0) < 0)
+		return cs_fail_errno(err, errno, "cannot write to the store");
+	return 0;
+}
+
+static int make_ext4(struct build *build, int erofs_fd, struct cs_err *err)
+{
+	const int folder = cs_draft_folder(build->draft);
+	int r;
+
+	if (build->share)
+		r = cs_rootfs_to_ext4(erofs_fd, folder, EXT4, build->space / 2, err);
+	else
+		r = cs_rootfs_to_ext4(erofs_fd, cs_draft_dirfd(build->draft),
+				      cs_part_name(CS_PART_ROOT), build->space / 2, err);
+	if (r == 0 && build->share)
+		r = share_ext4(build, err);
+	if (r == 0 && unlinkat(folder, SCRATCH, 0) < 0)
+		r = cs_fail_errno(err, errno, "cannot write to the store");
+	return r;
+}
+
 /* An ext4 is made from the EROFS, which stands beside the subvolume and goes with the folder. */
 static int make_root(struct build *build, struct cs_err *err)
 {
@@ -118,6 +164,7 @@ static int make_root(struct build *build, struct cs_err *err)
 		.from = spec->from,
 		.agent = spec->agent,
 		.max_bytes = ext4 ? build->space / 2 : build->space,
+		.share = ext4 ? NULL : build->share,
 		.progress = spec->progress,
 	};
 	int r;
@@ -131,10 +178,7 @@ static int make_root(struct build *build, struct cs_err *err)
 	if (r == 0)
 		r = cs_rootfs_finish(rootfs, err);
 	if (r == 0 && ext4)
-		r = cs_rootfs_to_ext4(fd, cs_draft_dirfd(build->draft), cs_part_name(CS_PART_ROOT),
-				      build->space / 2, err);
-	if (r == 0 && ext4 && unlinkat(cs_draft_folder(build->draft), SCRATCH, 0) < 0)
-		r = cs_fail_errno(err, errno, "cannot write to the store");
+		r = make_ext4(build, fd, err);
 	if (r < 0)
 		return r;
 	build->manifest->root_format = spec->root_format;
@@ -190,6 +234,120 @@ static int make_parts(struct build *build, struct cs_err *err)
 	return r;
 }
 
+/* ---- the parts of a version that is updated ---- */
+
+/* All blocks of the root before are learned, and what of them comes again need not fit. */
+static int open_share(struct build *build, struct cs_err *err)
+{
+	struct cs_view view;
+	int r;
+
+	if (!build->spec->from || cs_template_view(build->from, CS_PART_ROOT, &view, NULL) < 0)
+		return 0;
+	r = cs_share_open(view.fd, view.bytes, &build->share);
+	if (r < 0)
+		return cs_fail_errno(err, -r, "cannot read the root of version '%s'",
+				     cs_template_version(build->from));
+	build->space += build->manifest->part[CS_PART_ROOT].stored_bytes;
+	return 0;
+}
+
+/* A kernel that is the same all over shares its blocks with the one before. */
+static int share_kernel(struct build *build, struct cs_err *err)
+{
+	const struct cs_manifest_part *made = &build->manifest->part[CS_PART_KERNEL];
+	const char *before = cs_template_digest(build->from, CS_PART_KERNEL);
+	cs_auto(cs_fd_closep) int fd = -1;
+	struct cs_view view;
+	int r;
+
+	if (!before || strcmp(before, made->sha256) != 0 ||
+	    cs_template_view(build->from, CS_PART_KERNEL, &view, NULL) < 0)
+		return 0;
+	r = cs_draft_open_part(build->draft, CS_PART_KERNEL, false, &fd, err);
+	if (r < 0)
+		return r;
+	r = cs_draft_clone(view.fd, view.bytes, fd, err);
+	if (r < 0)
+		return r;
+	cs_draft_part_shares(build->draft, CS_PART_KERNEL, r ? UINT64_MAX : 0);
+	return cs_draft_seal_part(build->draft, CS_PART_KERNEL, err);
+}
+
+static int update_kernel(struct build *build, struct cs_err *err)
+{
+	int r;
+
+	r = make_kernel(build, err);
+	if (r == 0)
+		r = share_kernel(build, err);
+	if (r < 0 || !build->manifest->stock_kernel)
+		return r < 0 ? r : cs_draft_drop_part(build->draft, CS_PART_INITRD, err);
+	if (!build->spec->from)
+		return cs_fail(
+			err, EINVAL,
+			"kernel %s is a distribution's: its modules come with the root (give "
+			"--from, too)",
+			build->manifest->kernel_release);
+	return 0;
+}
+
+static int update_root(struct build *build, struct cs_err *err)
+{
+	struct cs_share_count count;
+	int r;
+
+	r = hash_agent(build, err);
+	if (r == 0)
+		r = open_share(build, err);
+	if (r == 0)
+		r = make_root(build, err);
+	if (r < 0 || !build->share)
+		return r;
+	cs_share_count(build->share, &count);
+	cs_draft_part_shares(build->draft, CS_PART_ROOT, count.shared_bytes);
+	return 0;
+}
+
+/* A saved machine knows the root it was booted from, block by block. */
+static int drop_saved(struct build *build, struct cs_err *err)
+{
+	int r;
+
+	if (!build->manifest->saved.present)
+		return 0;
+	build->manifest->saved = (struct cs_manifest_saved){ 0 };
+	r = cs_draft_drop_part(build->draft, CS_PART_MEMORY, err);
+	return r < 0 ? r : cs_draft_drop_part(build->draft, CS_PART_STATE, err);
+}
+
+static int update_parts(struct build *build, struct cs_err *err)
+{
+	const struct cs_template_spec *spec = build->spec;
+	struct cs_manifest *manifest = build->manifest;
+	int r;
+
+	manifest->created = time(NULL);
+	if (spec->cmdline) {
+		char *cmdline = strdup(spec->cmdline);
+
+		if (!cmdline)
+			return cs_fail_errno(err, ENOMEM, "manifest");
+		free(manifest->cmdline);
+		manifest->cmdline = cmdline;
+	}
+	r = drop_saved(build, err);
+	if (r == 0 && spec->kernel)
+		r = update_kernel(build, err);
+	if (r == 0 && spec->disk_bytes)
+		r = make_disk(build, err);
+	if (r == 0 && spec->from)
+		r = update_root(build, err);
+	return r;
+}
+
+/* ---- both ---- */
+
 static void count(const struct build *build, const struct timespec *start,
 		  struct cs_template_added *ret)
 {
@@ -198,12 +356,26 @@ static void count(const struct build *build, const struct timespec *start,
 	*ret = (struct cs_template_added){
 		.input_bytes = build->manifest->input_bytes,
 		.files = build->manifest->files,
+		.shared_bytes = build->manifest->shared_bytes,
+		.dropped_saved = build->from && cs_template_manifest(build->from)->saved.present,
 	};
+	snprintf(ret->version, sizeof(ret->version), "%s", cs_draft_version(build->draft));
+	snprintf(ret->parent, sizeof(ret->parent), "%s", build->manifest->parent);
 	for (int part = 0; part < CS_PART_MAX; part++)
 		ret->stored_bytes += build->manifest->part[part].stored_bytes;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	ret->seconds =
 		(double)(now.tv_sec - start->tv_sec) + (double)(now.tv_nsec - start->tv_nsec) / 1e9;
+}
+
+/* Whatever it was that did not fit. */
+static int fail_full(int r, const char *name, struct cs_err *err)
+{
+	if ((r == -ENOSPC || r == -EDQUOT) && !(err && strstr(err->text, "make room")))
+		r = cs_fail(err, -r,
+			    "the store is full (remove a template, or make room on the disk under "
+			    "the store)");
+	return cs_fail_in(err, r, "template '%s'", name);
 }
 
 int cs_template_add(struct cs_store *store, const struct cs_template_spec *spec,
@@ -222,13 +394,34 @@ int cs_template_add(struct cs_store *store, const struct cs_template_spec *spec,
 		r = make_parts(&build, err);
 	if (r == 0)
 		r = cs_draft_publish(build.draft, NULL, err);
-	/* whatever it was that did not fit */
-	if ((r == -ENOSPC || r == -EDQUOT) && !(err && strstr(err->text, "make room")))
-		r = cs_fail(err, -r,
-			    "the store is full (remove a template, or make room on the disk under "
-			    "the store)");
 	if (r < 0)
-		return cs_fail_in(err, r, "template '%s'", spec->name);
+		return fail_full(r, spec->name, err);
+	if (ret)
+		count(&build, &start, ret);
+	return 0;
+}
+
+int cs_template_update(struct cs_store *store, const struct cs_template_spec *spec, bool activate,
+		       struct cs_template_added *ret, struct cs_err *err)
+{
+	cs_auto(build_release) struct build build = { .spec = spec };
+	struct timespec start;
+	int r;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	/* also one in quarantine: this is a way out */
+	r = cs_template_open_any(store, spec->name, &build.from, err);
+	if (r < 0)
+		return r;
+	r = open_build(&build, store, err);
+	if (r == 0) {
+		cs_draft_activate(build.draft, activate);
+		r = update_parts(&build, err);
+	}
+	if (r == 0)
+		r = cs_draft_publish(build.draft, NULL, err);
+	if (r < 0)
+		return fail_full(r, spec->name, err);
 	if (ret)
 		count(&build, &start, ret);
 	return 0;

@@ -15,7 +15,12 @@
 #include "store/base/name.h"
 #include "store/base/progress.h"
 #include "store/manifest.h"
+#include "store/quarantine.h"
 #include "store/subvol.h"
+#include "store/version.h"
+
+/* So often another process may switch the version while one is opened. */
+#define OPEN_TRIES 100
 
 struct cs_template {
 	char name[CS_NAME_MAX + 1], version[CS_NAME_MAX + 1];
@@ -23,42 +28,24 @@ struct cs_template {
 	int part_fd[CS_PART_MAX];
 };
 
-/* "web" or "web@3" -> name and version ("": the active one). */
-static int split_name(const char *text, struct cs_template *ret, struct cs_err *err)
+int cs_template_split(const char *text, char ret_name[64], char ret_version[64], struct cs_err *err)
 {
 	const char *at = strchrnul(text, '@');
-	size_t bytes = (size_t)(at - text);
+	const size_t bytes = (size_t)(at - text);
+	char name[CS_NAME_MAX + 1];
 	int r;
 
 	if (bytes > CS_NAME_MAX)
 		return cs_name_check("template", text, err);
-	memcpy(ret->name, text, bytes);
-	ret->name[bytes] = '\0';
-	r = cs_name_check("template", ret->name, err);
-	if (r < 0 || !*at)
-		return r;
-	r = cs_name_check("template version", at + 1, err);
+	memcpy(name, text, bytes);
+	name[bytes] = '\0';
+	r = cs_name_check("template", name, err);
+	if (r == 0 && *at)
+		r = cs_name_check("template version", at + 1, err);
 	if (r < 0)
 		return r;
-	memcpy(ret->version, at + 1, strlen(at + 1) + 1);
-	return 0;
-}
-
-/* The active version is the target of a link, which must be a plain name beside it. */
-static int read_active(int dirfd, char ret[CS_NAME_MAX + 1], struct cs_err *err)
-{
-	char target[CS_NAME_MAX + 2];
-	ssize_t n;
-	int r;
-
-	n = readlinkat(dirfd, "active", target, sizeof(target) - 1);
-	if (n < 0)
-		return cs_fail_errno(err, errno, "no active version");
-	target[n] = '\0';
-	r = cs_name_check("template version", target, err);
-	if (r < 0)
-		return r;
-	memcpy(ret, target, (size_t)n + 1);
+	memcpy(ret_name, name, bytes + 1);
+	snprintf(ret_version, CS_NAME_MAX + 1, "%s", *at ? at + 1 : "");
 	return 0;
 }
 
@@ -80,30 +67,45 @@ static int open_part(struct cs_template *t, int dirfd, enum cs_part part, struct
 	return 0;
 }
 
-static int open_version(struct cs_template *t, int dirfd, struct cs_err *err)
+/* All of the version, whose folder is (dirfd). */
+static int open_parts(struct cs_template *t, int dirfd, struct cs_err *err)
 {
-	cs_auto(cs_fd_closep) int fd = -1;
-	int r = 0;
+	int r;
 
-	if (!t->version[0])
-		r = read_active(dirfd, t->version, err);
-	if (r < 0)
-		return r;
-	fd = openat(dirfd, t->version, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 && errno == ENOENT)
-		return cs_fail(err, ENOENT, "no version '%s'", t->version);
-	if (fd < 0)
-		return cs_fail_errno(err, errno, "version '%s'", t->version);
-	r = cs_manifest_load(fd, &t->manifest, err);
+	r = cs_manifest_load(dirfd, &t->manifest, err);
 	for (int part = 0; part < CS_PART_MAX && r == 0; part++) {
 		if (t->manifest->part[part].present)
-			r = open_part(t, fd, (enum cs_part)part, err);
+			r = open_part(t, dirfd, (enum cs_part)part, err);
 	}
 	return r;
 }
 
-int cs_template_open(struct cs_store *store, const char *name, struct cs_template **ret,
-		     struct cs_err *err)
+static int open_version(struct cs_template *t, int dirfd, struct cs_err *err)
+{
+	cs_auto(cs_fd_closep) int fd = -1;
+	const bool given = t->version[0];
+	int r = 0;
+
+	/* the active one may be another by now, and this one removed: look again */
+	for (int i = 0; i < OPEN_TRIES && fd < 0; i++) {
+		if (!given)
+			r = cs_version_read(dirfd, t->version, err);
+		if (r < 0)
+			return r;
+		fd = openat(dirfd, t->version, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd < 0 && (errno != ENOENT || given))
+			break;
+	}
+	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP))
+		return cs_fail(err, ENOENT, "no version '%s' (see: clearstore template versions)",
+			       t->version);
+	if (fd < 0)
+		return cs_fail_errno(err, errno, "version '%s'", t->version);
+	return open_parts(t, fd, err);
+}
+
+int cs_template_open_any(struct cs_store *store, const char *name, struct cs_template **ret,
+			 struct cs_err *err)
 {
 	cs_auto(cs_template_freep) struct cs_template *t = calloc(1, sizeof(*t));
 	cs_auto(cs_fd_closep) int dirfd = -1;
@@ -113,7 +115,7 @@ int cs_template_open(struct cs_store *store, const char *name, struct cs_templat
 		return cs_fail_errno(err, ENOMEM, "template");
 	for (int part = 0; part < CS_PART_MAX; part++)
 		t->part_fd[part] = -1;
-	r = split_name(name, t, err);
+	r = cs_template_split(name, t->name, t->version, err);
 	if (r < 0)
 		return r;
 	dirfd = openat(cs_store_templates_fd(store), t->name,
@@ -127,6 +129,39 @@ int cs_template_open(struct cs_store *store, const char *name, struct cs_templat
 	if (r < 0)
 		return cs_fail_in(err, r, "template '%s'", t->name);
 	*ret = cs_steal(t);
+	return 0;
+}
+
+int cs_template_open(struct cs_store *store, const char *name, struct cs_template **ret,
+		     struct cs_err *err)
+{
+	cs_auto(cs_template_freep) struct cs_template *t = NULL;
+	char words[CS_QUARANTINE_TEXT];
+	int r;
+
+	r = cs_template_open_any(store, name, &t, err);
+	if (r < 0)
+		return r;
+	if (cs_quarantine_get(store, t->name, t->version, words))
+		return cs_fail(err, EBADMSG,
+			       "template '%s': version '%s' is in quarantine: %s (clearstore "
+			       "template rollback %s, or update it; verify lets it out when it is "
+			       "whole again)",
+			       t->name, t->version, words, t->name);
+	*ret = cs_steal(t);
+	return 0;
+}
+
+int cs_template_check_present(struct cs_store *store, const struct cs_template *t,
+			      struct cs_err *err)
+{
+	char path[2 * CS_NAME_MAX + 3];
+
+	snprintf(path, sizeof(path), "%s/%s", t->name, t->version);
+	if (cs_missing_at(cs_store_templates_fd(store), path))
+		return cs_fail(err, ESTALE,
+			       "template '%s': version '%s' was removed meanwhile (try again)",
+			       t->name, t->version);
 	return 0;
 }
 
@@ -224,6 +259,7 @@ int cs_template_remove(struct cs_store *store, const char *name,
 		return cs_fail_in(err, -EIO, "template '%s'", name);
 	if (renameat2(templates_fd, name, templates_fd, old, RENAME_NOREPLACE) < 0)
 		return cs_fail_errno(err, errno, "template '%s'", name);
+	cs_quarantine_lift(store, name, NULL);
 	r = cs_subvol_remove(templates_fd, old, err);
 	if (r == 0)
 		r = cs_sync_dir(templates_fd);

@@ -49,6 +49,10 @@ struct cs_template_spec {
 
 /* Totals of an import, for the closing line and T6. */
 struct cs_template_added {
+	char version[64];
+	char parent[64];       /* of an update: the version that it was made from; else "" */
+	bool dropped_saved;    /* of an update: that one has a saved machine, this one not */
+	uint64_t shared_bytes; /* of the stored ones: in blocks that the parent has, too */
 	uint64_t input_bytes;  /* bytes of file contents that came in (an archive: unpacked) */
 	uint64_t stored_bytes; /* bytes of the parts as allocated on the store */
 	uint64_t files;
@@ -61,12 +65,34 @@ struct cs_template_added {
 int cs_template_add(struct cs_store *store, const struct cs_template_spec *spec,
 		    struct cs_template_added *ret, struct cs_err *err);
 
+/* Make the next version of spec->name (NAME: of the active one; NAME@VERSION): what (spec) gives is
+ * made anew, what it leaves out stays as it is; (from) NULL: the root, root_format is of a new
+ * root. Blocks that the version before has are shared where the file system can (share.h). A saved
+ * machine is left out: it knows the root it was booted from. (activate): new guests get it at once.
+ * All or nothing as above; a kill before the switch leaves a whole version that is not active. */
+int cs_template_update(struct cs_store *store, const struct cs_template_spec *spec, bool activate,
+		       struct cs_template_added *ret, struct cs_err *err);
+
 struct cs_template;
 
-/* (name) or "name@version". The parts' descriptors are opened here and stay the template's.
- * -ENOENT. */
+/* "name" or "name@version" -> the two; *ret_version is "" when there is none. -EINVAL with words.
+ */
+int cs_template_split(const char *text, char ret_name[64], char ret_version[64],
+		      struct cs_err *err);
+
+/* (name) or "name@version"; without a version it is the active one. The parts' descriptors are
+ * opened here and stay the template's. -ENOENT; -EBADMSG: it is broken, or in quarantine. */
 int cs_template_open(struct cs_store *store, const char *name, struct cs_template **ret,
 		     struct cs_err *err);
+
+/* The same, in quarantine or not: for those who look what is wrong. */
+int cs_template_open_any(struct cs_store *store, const char *name, struct cs_template **ret,
+			 struct cs_err *err);
+
+/* Is the version that (t) is still there? Under the store's lock it then stays. -ESTALE with words:
+ * it was removed since it was opened. */
+int cs_template_check_present(struct cs_store *store, const struct cs_template *t,
+			      struct cs_err *err);
 
 /* Visit all templates (their active version) in order of name; a broken one is visited with (t)
  * NULL and (broken) set. fn returns 0 to go on, anything else ends the walk and is returned. */

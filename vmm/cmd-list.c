@@ -71,16 +71,20 @@ static char *join(char *const *words)
 	return text;
 }
 
-static void fill_brief(struct cs_report *report, const struct cs_card *card)
+/* For people the template is NAME@VERSION, for programs each has its own member. */
+static void fill_brief(struct cs_report *report, const struct cs_card *card, bool json)
 {
 	cs_auto(cs_mem_freep) char *command = join(card->command);
+	char template[sizeof(card->template) + sizeof(card->version)];
 
 	cs_report_row(report);
 	cs_report_text(report, "name", card->guest);
 	cs_report_text(report, "state", cs_cmd_state_name(card->state));
 	if (card->state == CS_GUEST_BROKEN)
 		return;
-	cs_report_text(report, "template", card->template);
+	snprintf(template, sizeof(template), "%s%s%s", card->template, json ? "" : "@",
+		 json ? "" : card->version);
+	cs_report_text(report, "template", template);
 	if (card->state == CS_GUEST_RUNNING)
 		cs_report_number(report, "pid", (uint64_t)card->pid);
 	cs_report_number(report, "ram_bytes", card->ram_bytes);
@@ -182,7 +186,7 @@ static int list_guest(const struct cs_card *card, void *arg)
 		puts(card->guest);
 		return 0;
 	}
-	fill_brief(listing->report, card);
+	fill_brief(listing->report, card, listing->wide);
 	if (listing->wide)
 		fill_wide(listing->report, card);
 	return 0;
@@ -266,7 +270,7 @@ static int run_show(const struct cs_globals *globals, void *options, struct cs_e
 	r = cs_report_open(show_columns, N(show_columns), &report, err);
 	if (r < 0)
 		return r;
-	fill_brief(report, guest.card);
+	fill_brief(report, guest.card, globals->json);
 	fill_wide(report, guest.card);
 	if (guest.card->state == CS_GUEST_RUNNING) {
 		fill_machine(report, guest.dirfd);

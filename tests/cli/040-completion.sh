@@ -23,7 +23,7 @@ completes() {
 	printf '%s\n' "${COMPREPLY[*]}"
 }
 is "a command" spawn "$(completes spa)"
-is "a group's member" 'add' "$(completes template a)"
+is "a group's member" 'add' "$(completes template ad)"
 is "an option of all" --json "$(completes --js)"
 is "an option" --memory "$(completes spawn debian --mem)"
 is "no option behind --, that is the guest's command" '' "$(completes exec web -- --he)"
