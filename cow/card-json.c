@@ -79,6 +79,9 @@ static json_t *encode_card(const struct cs_card *card)
 	if (json_object_set_new(json, "command", encode_vector(card->command)) < 0 ||
 	    json_object_set_new(json, "env", encode_vector(card->env)) < 0 ||
 	    json_object_set_new(json, "append", encode_optional(card->append)) < 0 ||
+	    json_object_set_new(
+		    json, "share_domain",
+		    encode_optional(card->share_domain[0] ? card->share_domain : NULL)) < 0 ||
 	    json_object_set_new(json, "boot", json_string(card->boot)) < 0 ||
 	    json_object_set_new(json, "monitor", encode_process(card->pid, card->pid_start_ticks)) <
 		    0 ||
@@ -98,6 +101,8 @@ static int check(const struct cs_card *card, struct cs_err *err)
 		r = cs_name_check("template", card->template, err);
 	if (r == 0)
 		r = cs_name_check("version", card->version, err);
+	if (r == 0 && card->share_domain[0])
+		r = cs_name_check("share domain", card->share_domain, err);
 	if (r < 0)
 		return r;
 	if (card->vcpus < 1 || card->vcpus > CS_CARD_VCPUS_MAX)
@@ -289,6 +294,10 @@ static void read_card(struct reader *reader, struct cs_card *card)
 	read_name(reader, "guest", card->guest, sizeof(card->guest));
 	read_name(reader, "template", card->template, sizeof(card->template));
 	read_name(reader, "version", card->version, sizeof(card->version));
+	/* Cards of before there were domains have none: those guests share nothing. */
+	if (!json_is_null(json_object_get(reader->object, "share_domain")) &&
+	    json_object_get(reader->object, "share_domain"))
+		read_name(reader, "share_domain", card->share_domain, sizeof(card->share_domain));
 	card->ram_bytes = read_number(reader, "ram_bytes", INT64_MAX);
 	card->disk_bytes = read_number(reader, "disk_bytes", INT64_MAX);
 	card->vcpus = (unsigned)read_number(reader, "vcpus", CS_CARD_VCPUS_MAX);

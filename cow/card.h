@@ -40,6 +40,7 @@ enum cs_guest_state {
 
 struct cs_card {
 	char guest[64], template[64], version[32];
+	char share_domain[64]; /* whom it may share with what it wrote; "": nobody */
 	uint64_t ram_bytes, disk_bytes;
 	unsigned vcpus;
 	bool persist;             /* keeps its disk over stop and start */

@@ -30,6 +30,7 @@
 		{ "persist", "PERSIST", CS_CELL_BOOL }, { "disk_bytes", "DISK", CS_CELL_BYTES },   \
 		{ "init", "INIT", CS_CELL_BOOL }, { "environment", "ENVIRONMENT", CS_CELL_TEXT },  \
 		{ "append", "APPEND", CS_CELL_TEXT },                                              \
+		{ "share_domain", "SHARE DOMAIN", CS_CELL_TEXT },                                  \
 		{ "exit_status", "EXIT STATUS", CS_CELL_COUNT },                                   \
 	{                                                                                          \
 		"stop_reason", "STOPPED BY", CS_CELL_TEXT                                          \
@@ -108,6 +109,8 @@ static void fill_wide(struct cs_report *report, const struct cs_card *card)
 	cs_report_number(report, "init", card->run_init);
 	cs_report_text(report, "environment", environment);
 	cs_report_text(report, "append", card->append);
+	if (card->share_domain[0])
+		cs_report_text(report, "share_domain", card->share_domain);
 	if (card->exit_status >= 0)
 		cs_report_number(report, "exit_status", (uint64_t)card->exit_status);
 	if (card->stop_reason[0])

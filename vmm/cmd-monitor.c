@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "cow/overlay.h"
+#include "ksm/enroll.h"
 #include "store/base/io.h"
 #include "store/base/own.h"
 #include "vmm/machine.h"
@@ -183,6 +184,8 @@ static int build(struct monitor *m, struct cs_err *err)
 	};
 	int r;
 
+	if (m->card.share_domain[0])
+		machine.enroll = cs_ksm_enroll;
 	r = cs_overlay_map(m->overlay, err);
 	if (r < 0)
 		return r;

@@ -28,6 +28,7 @@ enum {
 	KEY_COUNT,
 	KEY_INIT,
 	KEY_PERSIST,
+	KEY_SHARE_DOMAIN,
 	KEY_VCPUS,
 	KEY_WAIT,
 };
@@ -42,6 +43,8 @@ static const struct argp_option shared_options[] = {
 	  1 },
 	{ "append", KEY_APPEND, "ARGS", 0, "Add ARGS to the kernel's command line", 1 },
 	{ "cold", KEY_COLD, NULL, 0, "Boot, also when the template holds a booted machine", 1 },
+	{ "share-domain", KEY_SHARE_DOMAIN, "NAME", 0,
+	  "Guests of this trust domain may have what they wrote merged (default: none)", 1 },
 	{ 0 },
 };
 
@@ -66,6 +69,9 @@ static error_t parse_shared(int key, char *arg, struct argp_state *state)
 		return 0;
 	case KEY_COLD:
 		o->cold = true;
+		return 0;
+	case KEY_SHARE_DOMAIN:
+		o->share_domain = arg;
 		return 0;
 	case ARGP_KEY_ARG:
 		if (!o->template)
@@ -144,6 +150,11 @@ static int check_options(const struct cs_spawn_options *o, struct cs_spawn_sessi
 	r = check_names(o, count, err);
 	if (r < 0)
 		return r;
+	if (o->share_domain) {
+		r = cs_name_check("share domain", o->share_domain, err);
+		if (r < 0)
+			return r;
+	}
 	if (o->vcpus) {
 		r = cs_cmd_number("vcpus", o->vcpus, 1, VCPUS_MAX, &vcpus, err);
 		if (r < 0)
@@ -203,6 +214,8 @@ static int fill_card(const struct cs_spawn_options *o, struct cs_spawn_session *
 	snprintf(card->template, sizeof(card->template), "%s", cs_template_name(session->template));
 	snprintf(card->version, sizeof(card->version), "%s",
 		 cs_template_version(session->template));
+	snprintf(card->share_domain, sizeof(card->share_domain), "%s",
+		 o->share_domain ? o->share_domain : "");
 	card->created = time(NULL);
 	card->command = o->command;
 	card->env = o->env.v;

@@ -96,7 +96,8 @@ void cs_spawner_take_back(struct cs_store *store, struct cs_spawn_guest *guest);
 /* ---- options that spawn and run share: cmd-spawn.c ----------------------------------------- */
 
 struct cs_spawn_options {
-	const char *template, *name, *memory, *vcpus, *count, *append, *user, *folder;
+	const char *template, *name, *memory, *vcpus, *count, *append, *user, *folder,
+		*share_domain;
 	struct cs_words env;
 	bool persist, init, wait, tty, cold;
 	char **command; /* NULL-ended; NULL: none */

@@ -2,6 +2,7 @@
 #include "vmm/control.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -132,6 +133,24 @@ static bool on_resume(struct cs_control_client *client, const char *rest)
 	return finish(client, spec->ops->resume(spec->arg, &err), &err);
 }
 
+static bool on_enroll(struct cs_control_client *client, const char *rest)
+{
+	const struct cs_control_spec *spec = &client->control->spec;
+	const bool on = strcmp(rest, "on") == 0;
+	struct cs_err err = { 0 };
+	uint64_t bytes = 0;
+	char text[40];
+	int r;
+
+	if (!on && strcmp(rest, "off") != 0)
+		return answer(client, "error", "enroll: 'on' or 'off' goes behind it");
+	r = spec->ops->enroll(spec->arg, on, &bytes, &err);
+	if (r < 0)
+		return finish(client, r, &err);
+	snprintf(text, sizeof(text), "bytes=%" PRIu64, bytes);
+	return answer(client, "ok", text);
+}
+
 static bool on_quit(struct cs_control_client *client, const char *rest)
 {
 	const struct cs_control_spec *spec = &client->control->spec;
@@ -200,6 +219,7 @@ static bool handle(struct cs_control_client *client)
 		{ "reboot", ops->reboot != NULL, false, on_reboot },
 		{ "pause", ops->pause != NULL, false, on_pause },
 		{ "resume", ops->resume != NULL, false, on_resume },
+		{ "enroll", ops->enroll != NULL, true, on_enroll },
 		{ "quit", ops->quit != NULL, false, on_quit },
 		{ "console", ops->console != NULL, false, on_console },
 		{ "save", ops->save != NULL, true, on_save },
@@ -218,8 +238,8 @@ static bool handle(struct cs_control_client *client)
 		return requests[i].fn(client, rest ? rest : "");
 	}
 	return answer(client, "error",
-		      "not a request (status, stop [MS], reboot, pause, resume, quit, console, "
-		      "save)");
+		      "not a request (status, stop [MS], reboot, pause, resume, enroll, quit, "
+		      "console, save)");
 }
 
 /* ---- clients */

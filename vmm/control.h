@@ -6,6 +6,8 @@
  *   reboot            ok
  *   pause, resume     ok
  *   quit              ok            end at once
+ *   enroll on|off     ok bytes=N    let the kernel merge what the guest wrote with what others did
+ *                                   (or no longer); refused of one that is in no share domain
  *   console           ok            from then on the connection is the guest's console, raw, both
  *                                   ways
  *   save [drop] [sync]  ok pause_us=N pages=N bytes=N
@@ -17,6 +19,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,6 +46,7 @@ struct cs_control_ops {
 	int (*reboot)(void *arg, struct cs_err *err);
 	int (*pause)(void *arg, struct cs_err *err);
 	int (*resume)(void *arg, struct cs_err *err);
+	int (*enroll)(void *arg, bool on, uint64_t *ret_bytes, struct cs_err *err);
 	int (*quit)(void *arg, struct cs_err *err); /* the client has its "ok" already */
 	/* (fd), a non-blocking stream socket with "ok" written to it, is the console's on 0. */
 	int (*console)(void *arg, int fd, struct cs_err *err);

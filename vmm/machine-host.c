@@ -82,7 +82,8 @@ static int control_status(void *arg, char *text, size_t bytes, struct cs_err *er
 {
 	const struct cs_machine *machine = arg;
 
-	snprintf(text, bytes, "state=%s vcpus=%u", state_of(machine), machine->spec.vcpus);
+	snprintf(text, bytes, "state=%s vcpus=%u enrolled=%d", state_of(machine),
+		 machine->spec.vcpus, machine->enrolled);
 	return 0;
 }
 
@@ -132,6 +133,21 @@ static int control_resume(void *arg, struct cs_err *err)
 	return 0;
 }
 
+static int control_enroll(void *arg, bool on, uint64_t *ret_bytes, struct cs_err *err)
+{
+	struct cs_machine *machine = arg;
+	int r;
+
+	/* Whoever asks: what the guest was spawned as decides. */
+	if (!machine->spec.enroll)
+		return cs_fail(err, EPERM,
+			       "it is in no share domain, and shares nothing that it wrote");
+	r = machine->spec.enroll(&machine->mem.ram, on, ret_bytes, err);
+	if (r == 0)
+		machine->enrolled = on;
+	return r;
+}
+
 static int control_quit(void *arg, struct cs_err *err)
 {
 	cs_machine_end(arg, CS_STOP_REQUEST);
@@ -173,6 +189,7 @@ int cs_machine_add_services(struct cs_machine *machine, struct cs_err *err)
 		.reboot = control_reboot,
 		.pause = control_pause,
 		.resume = control_resume,
+		.enroll = control_enroll,
 		.quit = control_quit,
 		.console = control_console,
 		.save = control_save,

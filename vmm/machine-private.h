@@ -57,6 +57,7 @@ struct cs_machine {
 	struct cs_timer *halt_timer; /* armed while the agent is gone: did the guest halt? */
 	struct cs_timer *stop_timer; /* the agent was asked to stop and does not answer */
 	bool agent_ready, agent_gone, stopping, ended;
+	bool enrolled; /* what it wrote may be merged with other guests' */
 	enum cs_stop why;
 	int status;
 	char failure[160];

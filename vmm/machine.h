@@ -30,6 +30,9 @@ struct cs_machine_spec {
 	const char *append;    /* more of the kernel's command line; NULL: none */
 	const char *root_type; /* "erofs", "ext4" */
 	unsigned vcpus;
+	/* Let the kernel merge (ram) with that of others, or no longer (ksm/enroll.h); in the loop
+	 * thread. NULL: the guest is in no share domain, and is never merged. */
+	int (*enroll)(const struct cs_ram *ram, bool on, uint64_t *ret_bytes, struct cs_err *err);
 	int log_fd;     /* console log, read-write; -1: none */
 	int note_fd;    /* what the agent wants the user to read, a line each; -1: dropped */
 	int control_fd; /* listening unix stream socket of control.h; -1: none */

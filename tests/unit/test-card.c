@@ -20,6 +20,7 @@ static void test_round_trip(void **state)
 	card.vcpus = 4;
 	card.run_init = true;
 	card.resume = true;
+	snprintf(card.share_domain, sizeof(card.share_domain), "batch-1");
 	card.remove_on_exit = true;
 	card.command = command;
 	card.env = env;
@@ -33,6 +34,7 @@ static void test_round_trip(void **state)
 	assert_string_equal(got->guest, "web-1");
 	assert_string_equal(got->template, "debian");
 	assert_string_equal(got->version, "1");
+	assert_string_equal(got->share_domain, "batch-1");
 	assert_int_equal(got->ram_bytes, 128 * CS_MIB);
 	assert_int_equal(got->disk_bytes, card.disk_bytes);
 	assert_int_equal(got->vcpus, 4);
@@ -147,6 +149,24 @@ static char *swap(const char *text, const char *from, const char *to)
 	return made;
 }
 
+/* A card of before there were domains. */
+static void test_older_card(void **state)
+{
+	struct cow *cow = *state;
+	char *text, *older;
+	struct cs_card *got;
+
+	cow_create(cow, "web");
+	text = card_text(cow, "web");
+	older = swap(text, "\"share_domain\": null", "\"whatever\": null");
+	cow_write(cow, "web", "card.json", older);
+	got = cow_load(cow, "web");
+	assert_string_equal(got->share_domain, "");
+	cs_card_free(got);
+	free(older);
+	free(text);
+}
+
 static void test_hostile_members(void **state)
 {
 	static const struct {
@@ -168,6 +188,9 @@ static void test_hostile_members(void **state)
 					      "aaaaaaaaaaaaaaaaaaaaaaaa\"" },
 		{ "\"version\": \"1\"", "\"version\": \"123456789012345678901234567890123\"" },
 		{ "\"version\": \"1\"", "\"version\": 1" },
+		{ "\"share_domain\": null", "\"share_domain\": \"../x\"" },
+		{ "\"share_domain\": null", "\"share_domain\": \"\"" },
+		{ "\"share_domain\": null", "\"share_domain\": true" },
 		{ "\"persist\": false", "\"persist\": 0" },
 		{ "\"command\": null", "\"command\": \"sh\"" },
 		{ "\"command\": null", "\"command\": {}" },
@@ -342,11 +365,17 @@ static void test_find_user(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		COW_TEST(test_round_trip),          COW_TEST(test_without_options),
-		COW_TEST(test_refuses_to_write),    COW_TEST(test_truncated),
-		COW_TEST(test_hostile_members),     COW_TEST(test_hostile_files),
-		COW_TEST(test_no_such_guest),       COW_TEST(test_each),
-		COW_TEST(test_each_while_one_goes), COW_TEST(test_find_user),
+		COW_TEST(test_round_trip),
+		COW_TEST(test_without_options),
+		COW_TEST(test_refuses_to_write),
+		COW_TEST(test_truncated),
+		COW_TEST(test_older_card),
+		COW_TEST(test_hostile_members),
+		COW_TEST(test_hostile_files),
+		COW_TEST(test_no_such_guest),
+		COW_TEST(test_each),
+		COW_TEST(test_each_while_one_goes),
+		COW_TEST(test_find_user),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -63,6 +63,12 @@ static int do_pause(void *arg, struct cs_err *err)
 	return note(arg, "pause", err);
 }
 
+static int do_enroll(void *arg, bool on, uint64_t *ret_bytes, struct cs_err *err)
+{
+	*ret_bytes = on ? 4096 : 8192;
+	return note(arg, on ? "on" : "off", err);
+}
+
 static int do_quit(void *arg, struct cs_err *err)
 {
 	return note(arg, "quit", err);
@@ -82,6 +88,7 @@ static const struct cs_control_ops ops = { .status = do_status,
 					   .stop = do_stop,
 					   .reboot = do_reboot,
 					   .pause = do_pause,
+					   .enroll = do_enroll,
 					   .quit = do_quit,
 					   .console = do_console };
 
@@ -209,6 +216,16 @@ static void test_requests(void **state)
 	assert_reads(fd, "ok\n");
 	assert_string_equal(w->last, "quit");
 	assert_int_equal(w->calls, 6);
+	put(w, fd, "enroll on\n");
+	assert_reads(fd, "ok bytes=4096\n");
+	put(w, fd, "enroll off\n");
+	assert_reads(fd, "ok bytes=8192\n");
+	assert_int_equal(w->calls, 8);
+	put(w, fd, "enroll\n");
+	assert_error(fd);
+	put(w, fd, "enroll on off\n");
+	assert_error(fd);
+	assert_int_equal(w->calls, 8);
 	/* Several at once, and one in pieces. */
 	put(w, fd, "pause\nstatus\nreb");
 	assert_reads(fd, "ok\nok state=ready vcpus=2\n");
