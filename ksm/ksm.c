@@ -335,6 +335,17 @@ int cs_ksm_apply(const struct cs_ksm *ksm, const struct cs_ksm_setting *want, st
 	return run && want->run == 1 ? write_number(ksm, "run", want->run, err) : 0;
 }
 
+int cs_ksm_may_set(const struct cs_ksm *ksm, struct cs_err *err)
+{
+	if (faccessat(ksm->dirfd, "run", W_OK, AT_EACCESS) == 0)
+		return 0;
+	if (errno == EACCES || errno == EPERM || errno == EROFS)
+		return cs_fail(err, EACCES,
+			       "no permission to set KSM (be root; in a container it "
+			       "may be read-only)");
+	return cs_fail_errno(err, errno, "KSM: cannot set it");
+}
+
 /* ---- words --------------------------------------------------------------------------------- */
 
 const char *cs_ksm_missing(const struct cs_ksm_sample *sample, const struct cs_ksm_setting *setting,

@@ -86,6 +86,9 @@ int cs_ksm_read(const struct cs_ksm *ksm, struct cs_ksm_setting *ret, struct cs_
  * not is left out. -EACCES with words: be root. What was written before a failure stays. */
 int cs_ksm_apply(const struct cs_ksm *ksm, const struct cs_ksm_setting *want, struct cs_err *err);
 
+/* May we set anything? -EACCES with words: be root. Nothing changes. */
+int cs_ksm_may_set(const struct cs_ksm *ksm, struct cs_err *err);
+
 /* What this kernel cannot do, for people: a line each, "" when it can do everything. */
 const char *cs_ksm_missing(const struct cs_ksm_sample *sample, const struct cs_ksm_setting *setting,
 			   char *text, size_t bytes);

@@ -23,6 +23,23 @@ struct cs_meter_process {
  * process's page tables: some 10 us a resident MiB. */
 int cs_meter_process(const char *proc, pid_t pid, struct cs_meter_process *ret, struct cs_err *err);
 
+/* Private memory of a process, by its counters (statm): cheap, so for looking often. What the
+ * kernel merges is counted in full, zero pages that it merged are not. -ESRCH, -EBADMSG. */
+int cs_meter_private(const char *proc, pid_t pid, uint64_t *ret_bytes);
+
+/* What merging does for a process, from ksm_stat (Linux 6.1; to be read as root). What the kernel
+ * does not tell is CS_KSM_UNKNOWN (ksm/ksm.h). */
+struct cs_meter_merging {
+	int64_t tracked_pages; /* KSM keeps 64 bytes for each */
+	int64_t merged_pages;  /* those that others have, too; the one that is kept is counted also
+				*/
+	int64_t zero_pages;
+	int64_t profit_bytes; /* may be negative */
+};
+
+/* -EOPNOTSUPP: the kernel has no such file; -ESRCH, -EACCES, -EBADMSG. Cheap. */
+int cs_meter_merging(const char *proc, pid_t pid, struct cs_meter_merging *ret);
+
 /* Of the host, from meminfo. */
 struct cs_meter_host {
 	uint64_t total_bytes;          /* MemTotal */

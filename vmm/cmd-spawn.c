@@ -43,8 +43,6 @@ static const struct argp_option shared_options[] = {
 	  1 },
 	{ "append", KEY_APPEND, "ARGS", 0, "Add ARGS to the kernel's command line", 1 },
 	{ "cold", KEY_COLD, NULL, 0, "Boot, also when the template holds a booted machine", 1 },
-	{ "share-domain", KEY_SHARE_DOMAIN, "NAME", 0,
-	  "Guests of this trust domain may have what they wrote merged (default: none)", 1 },
 	{ 0 },
 };
 
@@ -69,9 +67,6 @@ static error_t parse_shared(int key, char *arg, struct argp_state *state)
 		return 0;
 	case KEY_COLD:
 		o->cold = true;
-		return 0;
-	case KEY_SHARE_DOMAIN:
-		o->share_domain = arg;
 		return 0;
 	case ARGP_KEY_ARG:
 		if (!o->template)
@@ -267,6 +262,8 @@ static const struct argp_option spawn_options[] = {
 	  "Keep what the guest writes: a disk of its own, there again after stop and start", 1 },
 	{ "init", KEY_INIT, NULL, 0,
 	  "Hand PID 1 to the template's own /sbin/init, a whole distribution as the guest", 1 },
+	{ "share-domain", KEY_SHARE_DOMAIN, "NAME", 0,
+	  "Guests of this trust domain may have what they wrote merged (default: none)", 1 },
 	{ "wait", KEY_WAIT, NULL, 0, "Return when the guests answer, not when they run", 1 },
 	{ 0 },
 };
@@ -287,6 +284,9 @@ static error_t parse_spawn(int key, char *arg, struct argp_state *state)
 		return 0;
 	case KEY_INIT:
 		o->init = true;
+		return 0;
+	case KEY_SHARE_DOMAIN:
+		o->share_domain = arg;
 		return 0;
 	case KEY_WAIT:
 		o->wait = true;

@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Which guests may be merged: those of one share domain. Their monitors alone can let the kernel do
+ * it (madvise() is for one's own memory), and are asked by their control sockets. */
+#include "ksm/cmd-ksm.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cow/card.h"
+#include "cow/life.h"
+#include "ksm/meter.h"
+#include "store/base/num.h"
+#include "vmm/cmd-common.h"
+#include "vmm/control.h"
+
+#define SCAN_MS    2000 /* between two looks at who runs */
+#define CALL_MS    1000
+#define NEW_MAX    256   /* guests a look that are taken in, */
+#define TOLD_MAX   256   /* told something, */
+#define METER_MAX  128   /* asked for their memory, */
+#define PROFIT_MAX 16    /* asked whether merging pays */
+#define YOUNG_MS   30000 /* so long a guest is asked each time: it grows */
+#define TRIES      3
+#define AGAIN_MS   60000 /* until one that did not answer is asked again */
+#define PASSES     3     /* full scans, before what merging does for a guest can be told */
+#define LOSSES     2     /* times that it did not pay, one after the other */
+
+struct guest {
+	pid_t pid;
+	char name[64], domain[64];
+	bool seen; /* in the look under way */
+	bool enrolled, loser;
+	unsigned tries, losses;
+	int64_t since_ms, since_scans; /* since it is enrolled */
+	uint64_t bytes;
+};
+
+struct cs_ksm_guests {
+	struct cs_ksm_guests_spec spec;
+	char domain[64]; /* whose guests are enrolled; "": none yet */
+	struct guest *v; /* ascending by pid */
+	size_t n, sorted, room;
+	size_t meter_at, profit_at; /* whose turn it is */
+	int64_t scanned_ms;
+	bool told_of_others;
+};
+
+/* ---- who runs ------------------------------------------------------------------------------ */
+
+static int by_pid(const void *a, const void *b)
+{
+	const struct guest *x = a, *y = b;
+
+	return (x->pid > y->pid) - (x->pid < y->pid);
+}
+
+/* Those behind (sorted) came in this look, and are not looked for in it. */
+static struct guest *find(struct cs_ksm_guests *g, pid_t pid)
+{
+	const struct guest key = { .pid = pid };
+
+	return g->sorted ? bsearch(&key, g->v, g->sorted, sizeof(key), by_pid) : NULL;
+}
+
+/* "PID-OWNER-NAME" (cow/life.h) */
+static bool parse_mark(const char *mark, pid_t *ret_pid, const char **ret_name)
+{
+	const char *dash = strchr(mark, '-'), *name = dash ? strchr(dash + 1, '-') : NULL;
+	char digits[16];
+	uint64_t pid;
+
+	if (!name || (size_t)(dash - mark) >= sizeof(digits))
+		return false;
+	memcpy(digits, mark, (size_t)(dash - mark));
+	digits[dash - mark] = '\0';
+	if (cs_parse_u64(digits, INT32_MAX, &pid) < 0 || !pid)
+		return false;
+	*ret_pid = (pid_t)pid;
+	*ret_name = name + 1;
+	return true;
+}
+
+/* Does it say of itself that it is enrolled? After a tuner before us it may be. */
+static bool says_enrolled(struct cs_ksm_guests *g, const char *name)
+{
+	cs_auto(cs_fd_closep) int dirfd = -1;
+	cs_auto(cs_mem_freep) char *text = NULL;
+
+	if (cs_guest_open(g->spec.store, name, &dirfd, NULL) < 0 ||
+	    cs_control_call(dirfd, "status", CALL_MS, &text, NULL) < 0)
+		return false;
+	return strstr(text, "enrolled=1") != NULL;
+}
+
+static int add(struct cs_ksm_guests *g, pid_t pid, const char *name,
+	       const struct cs_ksm_sample *now)
+{
+	cs_auto(cs_card_freep) struct cs_card *card = NULL;
+	struct guest guest = { .pid = pid, .seen = true, .since_ms = now->at_ms };
+
+	if (cs_card_load(g->spec.store, name, &card, NULL) < 0 || card->state != CS_GUEST_RUNNING ||
+	    card->pid != pid)
+		return 0; /* gone, or not there yet: the next look tells */
+	snprintf(guest.name, sizeof(guest.name), "%s", card->guest);
+	snprintf(guest.domain, sizeof(guest.domain), "%s", card->share_domain);
+	if (g->n == g->room) {
+		const size_t room = g->room ? 2 * g->room : 64;
+		void *more = reallocarray(g->v, room, sizeof(*g->v));
+
+		if (!more)
+			return -ENOMEM;
+		g->v = more;
+		g->room = room;
+	}
+	if (guest.domain[0])
+		guest.enrolled = says_enrolled(g, guest.name);
+	g->v[g->n++] = guest;
+	return 0;
+}
+
+static void drop_unseen(struct cs_ksm_guests *g)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < g->n; i++) {
+		if (g->v[i].seen)
+			g->v[kept++] = g->v[i];
+	}
+	g->n = g->sorted = kept;
+	qsort(g->v, g->n, sizeof(*g->v), by_pid);
+}
+
+static int scan(struct cs_ksm_guests *g, const struct cs_ksm_sample *now, struct cs_err *err)
+{
+	cs_auto(cs_fd_closep) int fd = -1;
+	cs_auto(cs_dir_closep) DIR *dir = NULL;
+	const struct dirent *entry;
+	unsigned added = 0;
+	int r;
+
+	r = cs_marks_open(g->spec.store, &fd, err);
+	if (r < 0)
+		return r;
+	dir = fdopendir(fd);
+	if (!dir)
+		return cs_fail_errno(err, errno, "cannot see who runs");
+	fd = -1;
+	for (size_t i = 0; i < g->n; i++)
+		g->v[i].seen = false;
+	while ((entry = readdir(dir)) != NULL && added < NEW_MAX) {
+		struct guest *guest;
+		const char *name;
+		pid_t pid;
+
+		if (!parse_mark(entry->d_name, &pid, &name))
+			continue;
+		guest = find(g, pid);
+		if (guest && strcmp(guest->name, name) == 0) {
+			guest->seen = true;
+		} else {
+			added++;
+			r = add(g, pid, name, now);
+			if (r < 0)
+				return cs_fail_errno(err, -r, "guest '%s'", name);
+		}
+	}
+	/* More than are taken in at once: whether the others are gone, the next look tells. */
+	for (size_t i = 0; entry && i < g->n; i++)
+		g->v[i].seen = true;
+	drop_unseen(g);
+	if (!entry)
+		g->scanned_ms = now->at_ms;
+	return 0;
+}
+
+/* ---- whose turn it is ---------------------------------------------------------------------- */
+
+/* One domain at a time: the kernel has one tree for all. It stays the one that it is while it has a
+ * guest. */
+static void choose_domain(struct cs_ksm_guests *g)
+{
+	const char *first = NULL;
+	bool others = false;
+
+	if (g->spec.all)
+		return;
+	for (size_t i = 0; i < g->n; i++) {
+		const char *domain = g->v[i].domain;
+
+		if (!domain[0])
+			continue;
+		if (!first || strcmp(domain, g->domain) == 0)
+			first = domain;
+		others = others || (g->domain[0] && strcmp(domain, g->domain) != 0);
+	}
+	if (g->spec.domain)
+		first = g->spec.domain;
+	if (first && strcmp(first, g->domain) != 0) {
+		snprintf(g->domain, sizeof(g->domain), "%s", first);
+		g->told_of_others = false;
+	} else if (others && !g->told_of_others) {
+		fprintf(stderr,
+			"clearstore: share domain '%s': its guests are merged; those of others are "
+			"not, since the kernel has one tree for all (--domain, --all-domains)\n",
+			g->domain);
+		g->told_of_others = true;
+	}
+}
+
+static bool belongs(const struct cs_ksm_guests *g, const struct guest *guest)
+{
+	return guest->domain[0] && !guest->loser &&
+	       (g->spec.all || strcmp(guest->domain, g->domain) == 0);
+}
+
+static bool tell(struct cs_ksm_guests *g, struct guest *guest, bool on)
+{
+	cs_auto(cs_fd_closep) int dirfd = -1;
+	struct cs_err err = { 0 };
+	int r;
+
+	r = cs_guest_open(g->spec.store, guest->name, &dirfd, &err);
+	if (r == 0)
+		r = cs_control_call(dirfd, on ? "enroll on" : "enroll off", CALL_MS, NULL, &err);
+	if (r < 0) {
+		/* One that has just ended is nobody's trouble. */
+		if (++guest->tries == TRIES && r != -ENOENT && r != -ECONNREFUSED) {
+			cs_fail_in(&err, r, "guest '%s'", guest->name);
+			cs_cmd_complain(&err);
+		}
+		return false;
+	}
+	guest->tries = 0;
+	guest->enrolled = on;
+	return true;
+}
+
+/* First those that have to leave: what is merged of two domains must not be at any time. */
+static void settle(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
+{
+	unsigned told = 0;
+
+	for (size_t i = 0; i < g->n && told < TOLD_MAX; i++) {
+		struct guest *guest = &g->v[i];
+
+		if (guest->tries >= TRIES && now->at_ms - guest->since_ms > AGAIN_MS) {
+			guest->tries = 0;
+			guest->since_ms = now->at_ms;
+		}
+		if (guest->enrolled && !belongs(g, guest)) {
+			if (!tell(g, guest, false) && guest->tries < TRIES)
+				return;
+			told++;
+		}
+	}
+	for (size_t i = 0; i < g->n && told < TOLD_MAX; i++) {
+		struct guest *guest = &g->v[i];
+
+		if (guest->enrolled || !belongs(g, guest) || guest->tries >= TRIES)
+			continue;
+		told++;
+		if (!tell(g, guest, true))
+			continue;
+		guest->since_ms = now->at_ms;
+		guest->since_scans = now->full_scans;
+	}
+}
+
+/* ---- what they have ------------------------------------------------------------------------ */
+
+static void meter(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
+{
+	unsigned asked = 0;
+
+	for (size_t i = 0; i < g->n && asked < METER_MAX; i++) {
+		struct guest *guest = &g->v[i];
+
+		if (!guest->enrolled || now->at_ms - guest->since_ms > YOUNG_MS)
+			continue;
+		asked++;
+		cs_meter_private(g->spec.proc, guest->pid, &guest->bytes);
+	}
+	for (size_t i = 0; i < g->n && asked < METER_MAX; i++, asked++) {
+		struct guest *guest = &g->v[g->meter_at++ % g->n];
+
+		if (guest->enrolled)
+			cs_meter_private(g->spec.proc, guest->pid, &guest->bytes);
+	}
+}
+
+/* For whom merging costs more than it saves, twice in a row, when it had its chance: out, for as
+ * long as that process lives. */
+static void judge(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
+{
+	for (size_t i = 0; i < g->n && i < PROFIT_MAX; i++) {
+		struct guest *guest = &g->v[g->profit_at++ % g->n];
+		struct cs_meter_merging merging;
+
+		if (!guest->enrolled || now->full_scans - guest->since_scans < PASSES)
+			continue;
+		if (cs_meter_merging(g->spec.proc, guest->pid, &merging) < 0 ||
+		    merging.profit_bytes == CS_KSM_UNKNOWN)
+			continue;
+		guest->losses = merging.profit_bytes < 0 ? guest->losses + 1 : 0;
+		guest->since_scans = guest->losses ? now->full_scans : guest->since_scans;
+		guest->loser = guest->losses >= LOSSES;
+	}
+}
+
+int cs_ksm_guests_look(struct cs_ksm_guests *g, const struct cs_ksm_sample *now, int64_t *ret_bytes,
+		       struct cs_err *err)
+{
+	int64_t bytes = 0;
+	int r;
+
+	if (now->at_ms - g->scanned_ms >= SCAN_MS) {
+		r = scan(g, now, err);
+		if (r < 0)
+			return r;
+		choose_domain(g);
+		if (!g->spec.only_look) {
+			settle(g, now);
+			judge(g, now);
+		}
+	}
+	meter(g, now);
+	for (size_t i = 0; i < g->n; i++)
+		bytes += g->v[i].enrolled ? (int64_t)g->v[i].bytes : 0;
+	*ret_bytes = bytes;
+	return 0;
+}
+
+size_t cs_ksm_guests_release(struct cs_ksm_guests *g)
+{
+	size_t released = 0;
+
+	for (size_t i = 0; i < g->n; i++) {
+		g->v[i].tries = TRIES - 1;
+		released += g->v[i].enrolled && tell(g, &g->v[i], false);
+	}
+	return released;
+}
+
+void cs_ksm_guests_count(const struct cs_ksm_guests *g, struct cs_ksm_guests_count *ret)
+{
+	struct cs_ksm_guests_count count = { .running = g->n, .domain = g->domain };
+
+	for (size_t i = 0; i < g->n; i++) {
+		const struct guest *guest = &g->v[i];
+
+		count.enrolled += guest->enrolled;
+		count.losers += guest->loser;
+		count.silent += guest->tries >= TRIES;
+		count.elsewhere +=
+			guest->domain[0] && !g->spec.all && strcmp(guest->domain, g->domain) != 0;
+	}
+	*ret = count;
+}
+
+int cs_ksm_guests_create(const struct cs_ksm_guests_spec *spec, struct cs_ksm_guests **ret,
+			 struct cs_err *err)
+{
+	struct cs_ksm_guests *g = calloc(1, sizeof(*g));
+
+	if (!g)
+		return cs_fail_errno(err, ENOMEM, "guests");
+	g->spec = *spec;
+	g->scanned_ms = -SCAN_MS;
+	*ret = g;
+	return 0;
+}
+
+struct cs_ksm_guests *cs_ksm_guests_free(struct cs_ksm_guests *g)
+{
+	if (!g)
+		return NULL;
+	free(g->v);
+	free(g);
+	return NULL;
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the commands of `ksm` share. Only commands include it. */
+#pragma once
+
+#include <limits.h>
+
+#include "ksm/ksm.h"
+#include "ksm/policy.h"
+#include "store/store.h"
+#include "vmm/command.h"
+
+extern const struct cs_command cs_cmd_ksm_tune, cs_cmd_ksm_replay;
+
+/* The folders of the kernel and of the tuner, below (root), which stands for "/" in tests. */
+struct cs_ksm_paths {
+	char ksm[PATH_MAX], proc[PATH_MAX], run[PATH_MAX];
+};
+int cs_ksm_paths(const char *root, struct cs_ksm_paths *ret, struct cs_err *err);
+
+/* "5%" or "0.5%" of a core, in 1/1000. -EINVAL with words. */
+int cs_ksm_budget(const char *text, int64_t *ret_permille, struct cs_err *err);
+
+/* A policy by the name that was given; -EINVAL with words that name them all. */
+int cs_ksm_policy_named(const char *name, const struct cs_ksm_policy **ret, struct cs_err *err);
+
+/* ---- guests: who is enrolled (cmd-ksm-guests.c) --------------------------------------------- */
+
+struct cs_ksm_guests_spec {
+	struct cs_store *store; /* lent */
+	const char *proc;
+	const char *domain; /* this one; NULL: one, that of the first guest that has one */
+	bool all;           /* every guest that has a domain */
+	bool only_look;     /* enroll nobody, take nobody out */
+};
+
+struct cs_ksm_guests;
+
+int cs_ksm_guests_create(const struct cs_ksm_guests_spec *spec, struct cs_ksm_guests **ret,
+			 struct cs_err *err);
+
+/* Look who came and went, enroll those of the domain and take the others out, ask a few what they
+ * have and whether merging pays for them: each time a bounded piece of work. *ret_bytes: private
+ * memory of those that are enrolled, as last seen of each. */
+int cs_ksm_guests_look(struct cs_ksm_guests *guests, const struct cs_ksm_sample *now,
+		       int64_t *ret_bytes, struct cs_err *err);
+
+/* Take all out that are in: what was merged becomes theirs again. Words of those that do not answer
+ * go to stderr. The number that were. */
+size_t cs_ksm_guests_release(struct cs_ksm_guests *guests);
+
+struct cs_ksm_guests_count {
+	size_t running, enrolled;
+	size_t losers;      /* for whom merging costs more than it saves: taken out */
+	size_t silent;      /* whose monitor does not answer */
+	size_t elsewhere;   /* of another domain */
+	const char *domain; /* "": none yet */
+};
+void cs_ksm_guests_count(const struct cs_ksm_guests *guests, struct cs_ksm_guests_count *ret);
+
+struct cs_ksm_guests *cs_ksm_guests_free(struct cs_ksm_guests *guests);
+CS_DEFINE_AUTO(cs_ksm_guests);

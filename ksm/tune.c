@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ksm/tune.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+#include "ksm/trace.h"
+#include "store/base/io.h"
+#include "store/base/own.h"
+
+#define ONCE_IDLE_MS 5000 /* nothing to look at for so long: there is nothing */
+#define BLIND_MS     500 /* between two looks when nothing wakes us: pressure is acted on in a second */
+#define ONCE_SCANS   3    /* a policy that never rests has then been everywhere twice */
+
+struct tune {
+	const struct cs_tune_spec *spec;
+	struct cs_ksm_sample before, now;
+	struct cs_ksm_setting set;
+	struct cs_ksm_mind mind;
+	int pressure_fd;
+	int64_t begun_ms, begun_scans;
+	bool has_run;
+};
+
+static int look(struct tune *t, struct cs_err *err)
+{
+	int64_t bytes = CS_KSM_UNKNOWN;
+	int r;
+
+	r = cs_ksm_sample(t->spec->ksm, &t->now, err);
+	if (r == 0 && t->spec->ops->guests)
+		r = t->spec->ops->guests(t->spec->arg, &t->now, &bytes, err);
+	t->now.enrolled_bytes = bytes;
+	return r;
+}
+
+static int record(const struct tune *t, struct cs_err *err)
+{
+	const struct cs_ksm_row row = { t->now, t->set };
+	char line[CS_KSM_TRACE_LINE];
+	int r;
+
+	if (t->spec->trace_fd < 0)
+		return 0;
+	r = cs_ksm_trace_line(&row, line);
+	if (r == 0)
+		r = cs_write_full(t->spec->trace_fd, line, strlen(line));
+	return r < 0 ? cs_fail_errno(err, -r, "cannot write the trace") : 0;
+}
+
+static int decide(struct tune *t, struct cs_err *err)
+{
+	struct cs_ksm_setting want;
+	int r;
+
+	t->spec->policy->decide(&t->before, &t->now, &t->set, &t->spec->limits, &t->mind, &want);
+	if (memcmp(&want, &t->set, sizeof(want)) != 0) {
+		r = cs_ksm_apply(t->spec->ksm, &want, err);
+		if (r < 0)
+			return r;
+	}
+	t->set = want;
+	t->has_run = t->has_run || want.run == 1;
+	if (t->spec->ops->decided)
+		t->spec->ops->decided(t->spec->arg, &t->now, &t->set, &t->mind);
+	return record(t, err);
+}
+
+static bool is_done(const struct tune *t)
+{
+	if (!t->spec->once)
+		return false;
+	if (t->mind.why == CS_KSM_FIXED)
+		return t->set.run != 1 || t->now.full_scans >= t->begun_scans + ONCE_SCANS;
+	if (t->mind.why != CS_KSM_NOTHING)
+		return false;
+	return t->has_run || t->now.at_ms - t->begun_ms >= ONCE_IDLE_MS;
+}
+
+/* True: told to stop. Pressure wakes us earlier than planned; what the policy does with it, it
+ * decides by the figures. */
+static bool nap(struct tune *t)
+{
+	struct pollfd item[2] = { { .fd = t->spec->stop_fd, .events = POLLIN },
+				  { .fd = t->pressure_fd, .events = POLLPRI } };
+
+	const int64_t wake_ms =
+		t->pressure_fd < 0 && t->mind.wake_ms > BLIND_MS ? BLIND_MS : t->mind.wake_ms;
+
+	if (poll(item, 2, (int)wake_ms) <= 0)
+		return false;
+	if (item[1].revents & (POLLERR | POLLNVAL))
+		t->pressure_fd = -1;
+	return item[0].revents != 0;
+}
+
+int cs_tune_run(const struct cs_tune_spec *spec, struct cs_err *err)
+{
+	struct tune t = { .spec = spec, .pressure_fd = spec->pressure_fd };
+	char head[CS_KSM_TRACE_LINE];
+	int r;
+
+	r = cs_ksm_read(spec->ksm, &t.set, err);
+	if (r == 0 && spec->trace_fd >= 0) {
+		r = cs_ksm_trace_head(head);
+		if (r == 0)
+			r = cs_write_full(spec->trace_fd, head, strlen(head));
+		if (r < 0)
+			return cs_fail_errno(err, -r, "cannot write the trace");
+	}
+	if (r == 0)
+		r = look(&t, err);
+	t.before = t.now;
+	t.begun_ms = t.now.at_ms;
+	t.begun_scans = t.now.full_scans;
+	while (r == 0) {
+		r = decide(&t, err);
+		if (r < 0 || is_done(&t) || nap(&t))
+			return r;
+		t.before = t.now;
+		r = look(&t, err);
+	}
+	return r;
+}
