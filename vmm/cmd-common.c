@@ -199,6 +199,25 @@ size_t cs_cmd_wait_ended(int pidfds[], size_t n, uint64_t ms)
 	return left;
 }
 
+int cs_cmd_status_number(const char *status, const char *key, uint64_t *ret)
+{
+	const size_t length = strlen(key);
+	char number[24];
+
+	for (const char *at = status; *at; at += strspn(at, " ")) {
+		const size_t bytes = strcspn(at, " ");
+
+		if (bytes > length && bytes - length - 1 < sizeof(number) && at[length] == '=' &&
+		    strncmp(at, key, length) == 0) {
+			memcpy(number, at + length + 1, bytes - length - 1);
+			number[bytes - length - 1] = '\0';
+			return cs_parse_u64(number, UINT64_MAX, ret);
+		}
+		at += bytes;
+	}
+	return -ENOENT;
+}
+
 const char *cs_cmd_state_name(enum cs_guest_state state)
 {
 	switch (state) {

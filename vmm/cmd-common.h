@@ -67,6 +67,10 @@ int cs_cmd_guest_pidfd(const struct cs_card *card);
  * ever). Ended ones are closed and become -1. The number of those that are left. */
 size_t cs_cmd_wait_ended(int pidfds[], size_t n, uint64_t ms);
 
+/* A number of a monitor's status ("state=ready vcpus=1", vmm/control.h) by its key. -ENOENT: it
+ * does not have it. */
+int cs_cmd_status_number(const char *status, const char *key, uint64_t *ret);
+
 const char *cs_cmd_state_name(enum cs_guest_state state);
 
 /* ---- the host ------------------------------------------------------------------------------ */

@@ -37,8 +37,10 @@
 	}
 
 #define COST_COLUMNS                                                                               \
-	{ "machine", "MACHINE", CS_CELL_TEXT }, { "rss_bytes", "RSS", CS_CELL_BYTES },             \
-		{ "pss_bytes", "PSS", CS_CELL_BYTES },                                             \
+	{ "machine", "MACHINE", CS_CELL_TEXT }, { "target_bytes", "TARGET", CS_CELL_BYTES },       \
+		{ "actual_bytes", "ACTUAL", CS_CELL_BYTES },                                       \
+		{ "reported_bytes", "GIVEN BACK", CS_CELL_BYTES },                                 \
+		{ "rss_bytes", "RSS", CS_CELL_BYTES }, { "pss_bytes", "PSS", CS_CELL_BYTES },      \
 		{ "private_dirty_bytes", "PRIVATE DIRTY", CS_CELL_BYTES },                         \
 		{ "page_table_bytes", "PAGE TABLES", CS_CELL_BYTES },                              \
 		{ "cpu_ms", "CPU TIME", CS_CELL_MS },                                              \
@@ -117,15 +119,21 @@ static void fill_wide(struct cs_report *report, const struct cs_card *card)
 		cs_report_text(report, "stop_reason", card->stop_reason);
 }
 
-/* "state=ready vcpus=1": the word behind state. */
+/* "state=ready vcpus=1 target_bytes=134217728": the word behind state, and the balloon. */
 static void fill_machine(struct cs_report *report, int dirfd)
 {
+	static const char *const keys[] = { "target_bytes", "actual_bytes", "reported_bytes" };
 	cs_auto(cs_mem_freep) char *status = NULL;
+	uint64_t value;
 
 	if (cs_control_call(dirfd, "status", CALL_MS, &status, NULL) < 0 ||
 	    strncmp(status, "state=", 6) != 0) {
 		cs_report_text(report, "machine", "does not answer");
 		return;
+	}
+	for (size_t i = 0; i < N(keys); i++) {
+		if (cs_cmd_status_number(status, keys[i], &value) == 0)
+			cs_report_number(report, keys[i], value);
 	}
 	status[6 + strcspn(status + 6, " ")] = '\0';
 	cs_report_text(report, "machine", status + 6);

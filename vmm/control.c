@@ -151,6 +151,17 @@ static bool on_enroll(struct cs_control_client *client, const char *rest)
 	return answer(client, "ok", text);
 }
 
+static bool on_balloon(struct cs_control_client *client, const char *rest)
+{
+	const struct cs_control_spec *spec = &client->control->spec;
+	struct cs_err err = { 0 };
+	uint64_t bytes;
+
+	if (cs_parse_u64(rest, UINT64_MAX, &bytes) < 0)
+		return answer(client, "error", "balloon: not a number of bytes");
+	return finish(client, spec->ops->balloon(spec->arg, bytes, &err), &err);
+}
+
 static bool on_quit(struct cs_control_client *client, const char *rest)
 {
 	const struct cs_control_spec *spec = &client->control->spec;
@@ -220,6 +231,7 @@ static bool handle(struct cs_control_client *client)
 		{ "pause", ops->pause != NULL, false, on_pause },
 		{ "resume", ops->resume != NULL, false, on_resume },
 		{ "enroll", ops->enroll != NULL, true, on_enroll },
+		{ "balloon", ops->balloon != NULL, true, on_balloon },
 		{ "quit", ops->quit != NULL, false, on_quit },
 		{ "console", ops->console != NULL, false, on_console },
 		{ "save", ops->save != NULL, true, on_save },
@@ -238,8 +250,8 @@ static bool handle(struct cs_control_client *client)
 		return requests[i].fn(client, rest ? rest : "");
 	}
 	return answer(client, "error",
-		      "not a request (status, stop [MS], reboot, pause, resume, enroll, quit, "
-		      "console, save)");
+		      "not a request (status, stop [MS], reboot, pause, resume, enroll, "
+		      "balloon BYTES, quit, console, save)");
 }
 
 /* ---- clients */

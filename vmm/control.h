@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A running machine's control socket (guests/<name>/control.sock): a line in, a line out.
  *
- *   status            ok state=booting|ready|paused|stopping vcpus=N ...
+ *   status            ok state=booting|ready|paused|stopping vcpus=N target_bytes=N
+ *                     actual_bytes=N reported_bytes=N: of its RAM the guest is asked to get by
+ *                     with the first and says it has the second; so many free ones it has
+ *                     reported, and the host has taken back
  *   stop [GRACE_MS]   ok            asks the agent to power off; the machine then ends
  *   reboot            ok
  *   pause, resume     ok
+ *   balloon BYTES     ok            ask the guest to get by with so many bytes of its RAM
  *   quit              ok            end at once
  *   enroll on|off     ok bytes=N    let the kernel merge what the guest wrote with what others did
  *                                   (or no longer); refused of one that is in no share domain
@@ -47,6 +51,7 @@ struct cs_control_ops {
 	int (*pause)(void *arg, struct cs_err *err);
 	int (*resume)(void *arg, struct cs_err *err);
 	int (*enroll)(void *arg, bool on, uint64_t *ret_bytes, struct cs_err *err);
+	int (*balloon)(void *arg, uint64_t bytes, struct cs_err *err);
 	int (*quit)(void *arg, struct cs_err *err); /* the client has its "ok" already */
 	/* (fd), a non-blocking stream socket with "ok" written to it, is the console's on 0. */
 	int (*console)(void *arg, int fd, struct cs_err *err);

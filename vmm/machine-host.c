@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The host side of a machine: what its agent tells it, and what its control socket asks. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -81,9 +82,14 @@ static const char *state_of(const struct cs_machine *machine)
 static int control_status(void *arg, char *text, size_t bytes, struct cs_err *err)
 {
 	const struct cs_machine *machine = arg;
+	struct cs_balloon_info balloon;
 
-	snprintf(text, bytes, "state=%s vcpus=%u enrolled=%d", state_of(machine),
-		 machine->spec.vcpus, machine->enrolled);
+	cs_virtio_balloon_info(machine->balloon, &balloon);
+	snprintf(text, bytes,
+		 "state=%s vcpus=%u enrolled=%d target_bytes=%" PRIu64 " actual_bytes=%" PRIu64
+		 " reported_bytes=%" PRIu64,
+		 state_of(machine), machine->spec.vcpus, machine->enrolled, balloon.target_bytes,
+		 balloon.actual_bytes, balloon.reported_bytes);
 	return 0;
 }
 
@@ -148,6 +154,20 @@ static int control_enroll(void *arg, bool on, uint64_t *ret_bytes, struct cs_err
 	return r;
 }
 
+static int control_balloon(void *arg, uint64_t bytes, struct cs_err *err)
+{
+	struct cs_machine *machine = arg;
+	struct cs_balloon_info balloon;
+
+	cs_virtio_balloon_info(machine->balloon, &balloon);
+	if (!balloon.driven)
+		return cs_fail(err, EOPNOTSUPP,
+			       "its kernel does not serve the balloon (it is booting, or was built "
+			       "without CONFIG_VIRTIO_BALLOON)");
+	cs_virtio_balloon_set(machine->balloon, bytes);
+	return 0;
+}
+
 static int control_quit(void *arg, struct cs_err *err)
 {
 	cs_machine_end(arg, CS_STOP_REQUEST);
@@ -190,6 +210,7 @@ int cs_machine_add_services(struct cs_machine *machine, struct cs_err *err)
 		.pause = control_pause,
 		.resume = control_resume,
 		.enroll = control_enroll,
+		.balloon = control_balloon,
 		.quit = control_quit,
 		.console = control_console,
 		.save = control_save,

@@ -37,7 +37,7 @@ struct cs_machine {
 	struct cs_virtio_mmio *device[CS_MACHINE_DEVICES]; /* in the guest's order */
 	int irq_fd[CS_MACHINE_DEVICES];
 	unsigned devices;
-	struct cs_virtio *console; /* one of the devices', lent */
+	struct cs_virtio *console, *balloon; /* of the devices, lent */
 	struct cs_serial serial;
 	struct cs_agent *agent;
 	struct cs_control *control;

@@ -9,7 +9,7 @@
 #include "vmm/machine-private.h"
 #include "vmm/snapshot.h"
 
-#define STATE_VERSION 1u
+#define STATE_VERSION 2u /* 2: there is a balloon */
 
 /* ---- the machine's shape */
 

@@ -33,6 +33,24 @@ int cs_virtio_pmem_create(uint64_t gpa, uint64_t bytes, struct cs_virtio **ret, 
 /* virtio-rng (id 4): getrandom(2), at most 4 KiB a request and some 3 MiB/s. */
 int cs_virtio_rng_create(struct cs_virtio **ret, struct cs_err *err);
 
+/* virtio-balloon (id 5): inflate, deflate, free page reporting, deflation when the guest runs out
+ * of memory. A page that is inflated or reported goes back to what its segment is mapped from
+ * (MADV_DONTNEED): the host's memory is free at once, and the guest's next access finds zeroes or
+ * the template's page there. */
+int cs_virtio_balloon_create(struct cs_virtio **ret, struct cs_err *err);
+/* Ask the guest to get by with (usable_bytes) of its RAM; all of it, and more: no balloon. A guest
+ * that is not up yet hears of it when it is. Lock held; with a transport. */
+void cs_virtio_balloon_set(struct cs_virtio *balloon, uint64_t usable_bytes);
+
+struct cs_balloon_info {
+	bool driven;             /* the guest has a driver for it */
+	uint64_t target_bytes;   /* what it is asked to get by with; of all its RAM */
+	uint64_t actual_bytes;   /* what it says it has */
+	uint64_t reports;        /* how often it has reported free pages to this process */
+	uint64_t reported_bytes; /* and how much that was, each time counted */
+};
+void cs_virtio_balloon_info(const struct cs_virtio *balloon, struct cs_balloon_info *ret);
+
 /* virtio-blk (id 2): (disk->fd) lent, which may be read-only when (disk) is. in, out, flush,
  * get-id, discard (punches holes), write-zeroes, by disk-io.h. A host error (ENOSPC, EIO) is the
  * guest's VIRTIO_BLK_S_IOERR; a reset waits for what is in flight. */

@@ -27,7 +27,7 @@
 #define DATA_GPA   0x20000u
 #define TURNS      6 /* of the loop, at a time */
 
-enum kind { CONSOLE, PMEM, RNG, DISK, READ_ONLY_DISK, VSOCK, KINDS };
+enum kind { CONSOLE, PMEM, RNG, DISK, READ_ONLY_DISK, VSOCK, BALLOON, KINDS };
 
 struct world {
 	struct fake_guest guest;
@@ -91,6 +91,9 @@ static struct cs_virtio *make_device(struct world *w)
 		break;
 	case VSOCK:
 		r = cs_virtio_vsock_create(&vsock, w->guest.loop, &dev, NULL);
+		break;
+	case BALLOON:
+		r = cs_virtio_balloon_create(&dev, NULL);
 		break;
 	case KINDS:
 		break;
@@ -255,6 +258,23 @@ static void console_request(struct world *w)
 	publish(w, queue, 0);
 }
 
+/* Page numbers in and around RAM, or a stretch of it. */
+static void balloon_request(struct world *w)
+{
+	const unsigned queue = fuzz_byte(&w->in) % 3;
+	uint32_t *page = fake_at(&w->guest, DATA_GPA);
+	const uint32_t n = fuzz_byte(&w->in) % 64;
+
+	for (uint32_t i = 0; i < n; i++)
+		page[i] = 64 + fuzz_byte(&w->in) % 96; /* behind the rings and the data */
+	*entry(w, queue, 0) = (struct vring_desc){ .addr = DATA_GPA, .len = n * 4 };
+	if (queue == 2)
+		*entry(w, queue, 0) = (struct vring_desc){ .addr = FAKE_SEG_BYTES + n * 512,
+							   .len = length(&w->in),
+							   .flags = VRING_DESC_F_WRITE };
+	publish(w, queue, 0);
+}
+
 static void good_request(struct world *w)
 {
 	switch (w->kind) {
@@ -267,6 +287,9 @@ static void good_request(struct world *w)
 		break;
 	case VSOCK:
 		vsock_request(w);
+		break;
+	case BALLOON:
+		balloon_request(w);
 		break;
 	default:
 		request(w);
@@ -315,7 +338,9 @@ static void host_side(struct world *w)
 	const uint8_t how = fuzz_byte(&w->in);
 	ssize_t n = 0;
 
-	if (w->kind == CONSOLE && how % 8 == 0) {
+	if (w->kind == BALLOON) {
+		cs_virtio_balloon_set(w->guest.dev, fuzz_u32(&w->in));
+	} else if (w->kind == CONSOLE && how % 8 == 0) {
 		int fd = new_client(w);
 
 		if (fd >= 0 && cs_virtio_console_attach(w->guest.dev, fd) < 0)

@@ -30,6 +30,7 @@ struct world {
 	unsigned calls;
 	char last[32];
 	uint32_t grace_ms;
+	uint64_t balloon_bytes;
 	int console_fd;
 	bool refuse;
 };
@@ -69,6 +70,12 @@ static int do_enroll(void *arg, bool on, uint64_t *ret_bytes, struct cs_err *err
 	return note(arg, on ? "on" : "off", err);
 }
 
+static int do_balloon(void *arg, uint64_t bytes, struct cs_err *err)
+{
+	((struct world *)arg)->balloon_bytes = bytes;
+	return note(arg, "balloon", err);
+}
+
 static int do_quit(void *arg, struct cs_err *err)
 {
 	return note(arg, "quit", err);
@@ -89,6 +96,7 @@ static const struct cs_control_ops ops = { .status = do_status,
 					   .reboot = do_reboot,
 					   .pause = do_pause,
 					   .enroll = do_enroll,
+					   .balloon = do_balloon,
 					   .quit = do_quit,
 					   .console = do_console };
 
@@ -205,6 +213,9 @@ static void test_requests(void **state)
 	put(w, fd, "stop 250\n");
 	assert_reads(fd, "ok\n");
 	assert_int_equal(w->grace_ms, 250);
+	put(w, fd, "balloon 67108864\n");
+	assert_reads(fd, "ok\n");
+	assert_int_equal(w->balloon_bytes, 67108864);
 	put(w, fd, "reboot\n");
 	assert_reads(fd, "ok\n");
 	assert_string_equal(w->last, "reboot");
@@ -215,17 +226,17 @@ static void test_requests(void **state)
 	put(w, fd, "quit\n");
 	assert_reads(fd, "ok\n");
 	assert_string_equal(w->last, "quit");
-	assert_int_equal(w->calls, 6);
+	assert_int_equal(w->calls, 7);
 	put(w, fd, "enroll on\n");
 	assert_reads(fd, "ok bytes=4096\n");
 	put(w, fd, "enroll off\n");
 	assert_reads(fd, "ok bytes=8192\n");
-	assert_int_equal(w->calls, 8);
+	assert_int_equal(w->calls, 9);
 	put(w, fd, "enroll\n");
 	assert_error(fd);
 	put(w, fd, "enroll on off\n");
 	assert_error(fd);
-	assert_int_equal(w->calls, 8);
+	assert_int_equal(w->calls, 9);
 	/* Several at once, and one in pieces. */
 	put(w, fd, "pause\nstatus\nreb");
 	assert_reads(fd, "ok\nok state=ready vcpus=2\n");
@@ -253,10 +264,11 @@ static void test_refusals(void **state)
 static void test_garbage(void **state)
 {
 	static const char *const lines[] = {
-		"\n",           " \n",         " status\n",  "STATUS\n",
-		"status now\n", "stop soon\n", "stop -1\n",  "stop 3600001\n",
-		"stop 1 2\n",   "stop  1\n",   "status\r\n", "GET / HTTP/1.0\n",
-		"quit quit\n",  "consol\n",    "\xff\xfe\n",
+		"\n",           " \n",           " status\n",  "STATUS\n",
+		"status now\n", "stop soon\n",   "stop -1\n",  "stop 3600001\n",
+		"stop 1 2\n",   "stop  1\n",     "status\r\n", "GET / HTTP/1.0\n",
+		"quit quit\n",  "consol\n",      "\xff\xfe\n", "balloon\n",
+		"balloon -1\n", "balloon 64M\n",
 	};
 	struct world *w = *state;
 	int fd = client(w);

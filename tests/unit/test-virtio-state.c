@@ -34,6 +34,14 @@ static struct cs_virtio *make_rng(struct fake_guest *guest, int fd)
 	return dev;
 }
 
+static struct cs_virtio *make_balloon(struct fake_guest *guest, int fd)
+{
+	struct cs_virtio *dev = NULL;
+
+	assert_int_equal(cs_virtio_balloon_create(&dev, NULL), 0);
+	return dev;
+}
+
 static struct cs_virtio *make_console(struct fake_guest *guest, int fd)
 {
 	const struct cs_virtio_console_spec spec = { .log_fd = fd, .log_max = 65536 };
@@ -214,6 +222,23 @@ static void test_goes_on(void **state)
 	assert_int_equal(len, 64);
 	/* The clone's randomness is its own. */
 	assert_memory_not_equal(fake_at(&w.clone, buf.gpa), fake_at(&w.guest, buf.gpa), 64);
+	close_guest(&w);
+}
+
+/* Pages that the guest was asked for, and those it does without, are so in the clone. */
+static void test_balloon(void **state)
+{
+	struct world w = { 0 };
+	struct cs_balloon_info info;
+
+	open_guest(&w, make_balloon);
+	cs_virtio_balloon_set(w.guest.dev, FAKE_SEG_BYTES);
+	fake_write(&w.guest, VIRTIO_MMIO_CONFIG + 4, 3);
+	become_clone(&w);
+	cs_virtio_balloon_info(w.clone.dev, &info);
+	assert_true(info.driven);
+	assert_int_equal(info.target_bytes, FAKE_SEG_BYTES);
+	assert_int_equal(info.actual_bytes, 2 * FAKE_SEG_BYTES - 3 * 4096);
 	close_guest(&w);
 }
 
@@ -477,6 +502,7 @@ static void flip_all(make_fn make)
 static void test_bits(void **state)
 {
 	flip_all(make_rng);
+	flip_all(make_balloon);
 	flip_all(make_console);
 	flip_all(make_pmem);
 	flip_all(make_vsock);
@@ -507,6 +533,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_goes_on),
+		cmocka_unit_test(test_balloon),
 		cmocka_unit_test(test_kick_is_not_lost),
 		cmocka_unit_test(test_quiet_clone),
 		cmocka_unit_test(test_interrupt_is_not_lost),
