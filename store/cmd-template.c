@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* template add, list, show, verify, remove. */
+/* template list, show, remove; and the group. */
 #include "store/cmd-template.h"
 
 #include <errno.h>
@@ -15,6 +15,7 @@
 #include "store/base/progress.h"
 #include "store/base/report.h"
 #include "store/manifest.h"
+#include "store/quarantine.h"
 #include "store/template.h"
 #include "store/version.h"
 #include "vmm/cmd-common.h"
@@ -184,6 +185,9 @@ static const struct cs_column head_columns[] = {
 	{ "stored_bytes", "STORED", CS_CELL_BYTES },
 	{ "shared_bytes", "SHARED", CS_CELL_BYTES },
 	{ "agent_sha256", "AGENT SHA-256", CS_CELL_TEXT },
+	{ "guarded", "GUARDED BY FS-VERITY", CS_CELL_BOOL },
+	{ "integrity", "INTEGRITY", CS_CELL_TEXT },
+	{ "quarantine", "QUARANTINE", CS_CELL_TEXT },
 };
 
 /* Of each part: its own columns, since a record has one row. */
@@ -232,6 +236,12 @@ static void fill_head(struct cs_report *report, const struct cs_template *t)
 	if (manifest->parent[0])
 		cs_report_number(report, "shared_bytes", manifest->shared_bytes);
 	cs_report_text(report, "agent_sha256", manifest->agent_sha256);
+	cs_report_number(report, "guarded", cs_template_guarded(t));
+	cs_report_text(
+		report, "integrity",
+		cs_template_guarded(t)
+			? "fs-verity: checked when a guest is spawned and whenever it is read"
+			: "SHA-256: checked by clearstore scrub and template verify");
 }
 
 static void fill_part(struct cs_report *report, enum cs_part part,
@@ -255,12 +265,13 @@ static int run_show(const struct cs_globals *globals, void *options, struct cs_e
 	cs_auto(cs_template_freep) struct cs_template *t = NULL;
 	cs_auto(cs_report_freep) struct cs_report *report = NULL;
 	const struct cs_manifest *manifest;
+	char words[CS_QUARANTINE_TEXT];
 	size_t n = N(head_columns);
 	int r;
 
 	r = cs_cmd_store_open(globals, &store, err);
 	if (r == 0)
-		r = cs_template_open(store, o->name, &t, err);
+		r = cs_template_open_any(store, o->name, &t, err);
 	if (r < 0)
 		return r;
 	manifest = cs_template_manifest(t);
@@ -275,6 +286,8 @@ static int run_show(const struct cs_globals *globals, void *options, struct cs_e
 	if (r < 0)
 		return r;
 	fill_head(report, t);
+	if (cs_quarantine_get(store, cs_template_name(t), cs_template_version(t), words))
+		cs_report_text(report, "quarantine", words);
 	for (int part = 0; part < CS_PART_MAX; part++) {
 		if (manifest->part[part].present)
 			fill_part(report, (enum cs_part)part, manifest);
@@ -297,54 +310,6 @@ static const struct cs_command show = {
 	.options_bytes = sizeof(struct name_options),
 	.reports = true,
 	.run = run_show,
-};
-
-/* ---- verify ---- */
-
-static int run_verify(const struct cs_globals *globals, void *options, struct cs_err *err)
-{
-	const struct name_options *o = options;
-	cs_auto(cs_store_freep) struct cs_store *store = NULL;
-	cs_auto(cs_template_freep) struct cs_template *t = NULL;
-	cs_auto(cs_progress_freep) struct cs_progress *progress = NULL;
-	const struct cs_manifest *manifest;
-	char text[CS_BYTES_TEXT];
-	uint64_t bytes = 0;
-	unsigned parts = 0;
-	int r;
-
-	r = cs_cmd_store_open(globals, &store, err);
-	if (r == 0)
-		r = cs_template_open(store, o->name, &t, err);
-	if (r < 0)
-		return r;
-	manifest = cs_template_manifest(t);
-	for (int part = 0; part < CS_PART_MAX; part++) {
-		parts += manifest->part[part].present;
-		bytes += part == CS_PART_DISK ? 0 : manifest->part[part].bytes;
-	}
-	progress = cs_progress_open("verifying", bytes);
-	r = cs_template_verify(t, progress, err);
-	progress = cs_progress_free(progress);
-	if (r < 0)
-		return r;
-	printf("%s: %u parts, %s, all as they were added\n", cs_template_name(t), parts,
-	       cs_format_bytes(bytes, text));
-	return 0;
-}
-
-static const struct argp verify_argp = {
-	.parser = parse_name,
-	.args_doc = "TEMPLATE",
-	.doc = "Read every part of a template again and compare it with its SHA-256.",
-};
-
-static const struct cs_command verify = {
-	.name = "verify",
-	.summary = "Check a template against its digests",
-	.argp = &verify_argp,
-	.options_bytes = sizeof(struct name_options),
-	.run = run_verify,
 };
 
 /* ---- remove ---- */
@@ -395,7 +360,7 @@ static const struct cs_command *const members[] = {
 	&cs_cmd_template_prune,
 	&list,
 	&show,
-	&verify,
+	&cs_cmd_template_verify,
 	&remove_,
 	NULL,
 };

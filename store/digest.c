@@ -9,7 +9,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "store/base/io.h"
 #include "store/base/num.h"
 #include "store/base/own.h"
 
@@ -54,6 +53,26 @@ static int finish(EVP_MD_CTX *ctx, char ret[CS_DIGEST_TEXT], struct cs_err *err)
 	return 0;
 }
 
+/* (bytes) at (at), into a buffer that has room up to a whole block: a file that was opened with
+ * O_DIRECT is read in whole blocks, of which the last ends with the file. */
+static int read_blocks(int fd, unsigned char *buf, uint64_t bytes, uint64_t at)
+{
+	const uint64_t asked = cs_align_up(bytes, BLOCK_BYTES);
+	ssize_t n;
+
+	do {
+		n = pread(fd, buf, asked, (off_t)at);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	if ((uint64_t)n >= bytes)
+		return 0;
+	if ((uint64_t)n % BLOCK_BYTES)
+		return -ENODATA;
+	/* interrupted at a block's end */
+	return n ? read_blocks(fd, buf + n, bytes - (uint64_t)n, at + (uint64_t)n) : -ENODATA;
+}
+
 static int fail_read(int r, uint64_t bytes, struct cs_err *err)
 {
 	if (r == -ENODATA)
@@ -65,7 +84,7 @@ int cs_digest_file(int fd, uint64_t bytes, const struct cs_digest_progress *prog
 		   char ret[CS_DIGEST_TEXT], struct cs_err *err)
 {
 	cs_auto(md_ctx_freep) EVP_MD_CTX *ctx = start();
-	cs_auto(cs_mem_freep) unsigned char *buf = malloc(STEP_BYTES);
+	cs_auto(cs_mem_freep) unsigned char *buf = aligned_alloc(BLOCK_BYTES, STEP_BYTES);
 	uint64_t at, part;
 	int r;
 
@@ -74,7 +93,7 @@ int cs_digest_file(int fd, uint64_t bytes, const struct cs_digest_progress *prog
 	posix_fadvise(fd, 0, (off_t)bytes, POSIX_FADV_SEQUENTIAL);
 	for (at = 0; at < bytes; at += part) {
 		part = bytes - at < STEP_BYTES ? bytes - at : STEP_BYTES;
-		r = cs_pread_full(fd, buf, part, at);
+		r = read_blocks(fd, buf, part, at);
 		if (r < 0)
 			return fail_read(r, bytes, err);
 		if (EVP_DigestUpdate(ctx, buf, part) != 1)
@@ -107,8 +126,8 @@ static int add_range(EVP_MD_CTX *ctx, int fd, uint64_t at, uint64_t end, unsigne
 
 	for (; at < end; at += part) {
 		part = end - at < STEP_BYTES ? end - at : STEP_BYTES;
-		memset(buf + cs_align_down(part, BLOCK_BYTES), 0, BLOCK_BYTES);
-		r = cs_pread_full(fd, buf, part, at);
+		r = read_blocks(fd, buf, part, at);
+		memset(buf + part, 0, cs_align_up(part, BLOCK_BYTES) - part);
 		for (uint64_t i = 0; i < part && r == 0; i += BLOCK_BYTES)
 			r = add_block(ctx, buf + i, (at + i) / BLOCK_BYTES);
 		if (r < 0)
@@ -120,7 +139,7 @@ static int add_range(EVP_MD_CTX *ctx, int fd, uint64_t at, uint64_t end, unsigne
 int cs_digest_sparse(int fd, uint64_t bytes, char ret[CS_DIGEST_TEXT], struct cs_err *err)
 {
 	cs_auto(md_ctx_freep) EVP_MD_CTX *ctx = start();
-	cs_auto(cs_mem_freep) unsigned char *buf = malloc(STEP_BYTES + BLOCK_BYTES);
+	cs_auto(cs_mem_freep) unsigned char *buf = aligned_alloc(BLOCK_BYTES, STEP_BYTES);
 	off_t data, hole;
 	struct stat st;
 	uint64_t at;

@@ -19,9 +19,13 @@
 #include "store/held.h"
 #include "store/manifest.h"
 #include "store/subvol.h"
+#include "store/verity.h"
 #include "store/version.h"
 
 #define FIRST "1"
+
+#define VERITY_TRIES     100
+#define VERITY_WAIT_NSEC 10000000
 
 struct cs_draft {
 	struct cs_store *store;
@@ -287,12 +291,14 @@ struct cs_manifest *cs_draft_manifest(struct cs_draft *draft)
 
 /* ---- parts ---- */
 
-/* A part that is another version's file, too, becomes one of its own. */
+/* A part that is another version's file, too, or that fs-verity guards, becomes one of its own that
+ * can be written to. */
 static int own_part(const struct cs_draft *draft, const char *name, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int fd =
 		openat(draft->dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	struct cs_view view = { .fd = fd };
+	char verity[CS_DIGEST_TEXT];
 	struct stat st;
 	int r;
 
@@ -300,7 +306,7 @@ static int own_part(const struct cs_draft *draft, const char *name, struct cs_er
 		return 0;
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return cs_fail_errno(err, errno, "part '%s'", name);
-	if (st.st_nlink == 1)
+	if (st.st_nlink == 1 && cs_verity_measure(fd, verity) < 0)
 		return 0;
 	if (unlinkat(draft->dirfd, name, 0) < 0)
 		return cs_fail_errno(err, errno, "cannot make part '%s'", name);
@@ -353,6 +359,7 @@ int cs_draft_seal_part(struct cs_draft *draft, enum cs_part part, struct cs_err 
 	made->bytes = (uint64_t)st.st_size;
 	made->stored_bytes = (uint64_t)st.st_blocks * 512;
 	made->media = CS_MEDIA_FILE;
+	made->verity[0] = '\0';
 	made->present = true;
 	return 0;
 }
@@ -390,6 +397,44 @@ static uint64_t count_shared(const struct cs_draft *draft)
 }
 
 /* ---- publishing ---- */
+
+/* Whoever was handed the file, as a monitor that saved into it, lets go of it in a moment. */
+static int enable_verity(int fd)
+{
+	int r = -ETXTBSY;
+
+	for (int i = 0; i < VERITY_TRIES && r == -ETXTBSY; i++) {
+		if (i)
+			nanosleep(&(struct timespec){ .tv_nsec = VERITY_WAIT_NSEC }, NULL);
+		r = cs_verity_enable(fd);
+	}
+	return r;
+}
+
+/* Where kernel and file system can, a part is guarded by them from now on; else by its SHA-256 and
+ * a scrub. Not the disk, gigabytes of holes, which are hashed like data. */
+static int protect_parts(struct cs_draft *draft, struct cs_err *err)
+{
+	int r = 0;
+
+	for (enum cs_part part = 0; part < CS_PART_MAX && r != -EOPNOTSUPP; part++) {
+		struct cs_manifest_part *made = &draft->manifest->part[part];
+		cs_auto(cs_fd_closep) int fd = -1;
+
+		if (!made->present || part == CS_PART_DISK)
+			continue;
+		fd = openat(draft->dirfd, cs_part_name(part), O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd < 0)
+			return cs_fail_errno(err, errno, "part '%s'", cs_part_name(part));
+		r = enable_verity(fd);
+		if (r == 0)
+			r = cs_verity_measure(fd, made->verity);
+		if (r < 0 && r != -EOPNOTSUPP)
+			return cs_fail_errno(err, -r, "part '%s': cannot enable fs-verity",
+					     cs_part_name(part));
+	}
+	return 0;
+}
 
 /* Sealed first: a sealed subvolume cannot be moved to another folder, but the folder around it can
  * be renamed. After the rename the template is there, and whole. */
@@ -455,7 +500,9 @@ int cs_draft_publish(struct cs_draft *draft, const struct cs_template_user *user
 
 	if (draft->before[0])
 		draft->manifest->shared_bytes = count_shared(draft);
-	r = cs_manifest_save(draft->dirfd, draft->manifest, err);
+	r = protect_parts(draft, err);
+	if (r == 0)
+		r = cs_manifest_save(draft->dirfd, draft->manifest, err);
 	if (r == 0)
 		r = cs_subvol_seal(draft->parent_fd, draft->fresh, err);
 	if (r < 0)

@@ -176,6 +176,11 @@ static int parse_part(const json_t *json, enum cs_part part, struct cs_manifest_
 		return fail_key(err, "media", "is of a newer clearstore: update it");
 	if (!ret->bytes)
 		return fail_key(err, "bytes", "is 0");
+	if (json_object_get(json, "fs_verity")) {
+		r = get_sha256(json, "fs_verity", ret->verity, err);
+		if (r < 0)
+			return r;
+	}
 	ret->media = (enum cs_media)medium;
 	ret->present = true;
 	return 0;
@@ -329,20 +334,25 @@ int cs_manifest_load(int dirfd, struct cs_manifest **ret, struct cs_err *err)
 
 /* ---- writing ---- */
 
+static json_t *format_part(enum cs_part name, const struct cs_manifest_part *part)
+{
+	json_t *json = json_pack("{s:I, s:I, s:s, s:s}", "bytes", (json_int_t)part->bytes,
+				 "stored_bytes", (json_int_t)part->stored_bytes, digest_key(name),
+				 part->sha256, "media", media[part->media]);
+
+	if (part->verity[0])
+		json_object_set_new(json, "fs_verity", json_string(part->verity));
+	return json;
+}
+
 static json_t *format_parts(const struct cs_manifest *manifest)
 {
 	json_t *parts = json_object();
 
 	for (int i = 0; i < CS_PART_MAX && parts; i++) {
-		const struct cs_manifest_part *part = &manifest->part[i];
-
-		if (part->present)
+		if (manifest->part[i].present)
 			json_object_set_new(parts, part_names[i],
-					    json_pack("{s:I, s:I, s:s, s:s}", "bytes",
-						      (json_int_t)part->bytes, "stored_bytes",
-						      (json_int_t)part->stored_bytes,
-						      digest_key((enum cs_part)i), part->sha256,
-						      "media", media[part->media]));
+					    format_part((enum cs_part)i, &manifest->part[i]));
 	}
 	return parts;
 }

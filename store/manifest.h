@@ -22,6 +22,7 @@ struct cs_manifest_part {
 	enum cs_media media;
 	uint64_t bytes, stored_bytes; /* length; allocated when it was made */
 	char sha256[CS_DIGEST_TEXT];  /* of disk and memory: cs_digest_sparse() */
+	char verity[CS_DIGEST_TEXT];  /* of the file's fs-verity; "": it has none */
 };
 
 /* What kind of machine was saved in the parts memory and state: only one like it resumes. */

@@ -17,6 +17,7 @@
 #include "store/manifest.h"
 #include "store/quarantine.h"
 #include "store/subvol.h"
+#include "store/verity.h"
 #include "store/version.h"
 
 /* So often another process may switch the version while one is opened. */
@@ -49,6 +50,25 @@ int cs_template_split(const char *text, char ret_name[64], char ret_version[64],
 	return 0;
 }
 
+/* In a moment, whatever its size: is it the file that was published, or another that took its
+ * place? From here on the kernel checks each block that is read. */
+static int check_verity(int fd, const char *name, const struct cs_manifest_part *promised,
+			struct cs_err *err)
+{
+	char found[CS_DIGEST_TEXT];
+	int r;
+
+	r = cs_verity_measure(fd, found);
+	if (r == 0 && strcmp(found, promised->verity) == 0)
+		return 0;
+	if (r < 0 && r != -ENODATA && r != -EOPNOTSUPP)
+		return cs_fail_errno(err, -r, "part '%s': fs-verity", name);
+	return cs_fail(err, EBADMSG,
+		       "part '%s' is not the file that was published: fs-verity %s (roll back, or "
+		       "update it; a store is copied by its image, not by its files)",
+		       name, r == 0 ? "differs" : "is gone");
+}
+
 static int open_part(struct cs_template *t, int dirfd, enum cs_part part, struct cs_err *err)
 {
 	const struct cs_manifest_part *promised = &t->manifest->part[part];
@@ -57,6 +77,12 @@ static int open_part(struct cs_template *t, int dirfd, enum cs_part part, struct
 
 	t->part_fd[part] =
 		openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (t->part_fd[part] < 0 && errno == EOPNOTSUPP)
+		return cs_fail(
+			err, EOPNOTSUPP,
+			"part '%s' is guarded by fs-verity, which this kernel lacks (use one "
+			"with CONFIG_FS_VERITY)",
+			name);
 	if (t->part_fd[part] < 0 || fstat(t->part_fd[part], &st) < 0)
 		return cs_fail_errno(err, errno, "part '%s'", name);
 	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != promised->bytes)
@@ -64,7 +90,7 @@ static int open_part(struct cs_template *t, int dirfd, enum cs_part part, struct
 			       "part '%s' is not the file of %llu bytes that the "
 			       "manifest promises",
 			       name, (unsigned long long)promised->bytes);
-	return 0;
+	return promised->verity[0] ? check_verity(t->part_fd[part], name, promised, err) : 0;
 }
 
 /* All of the version, whose folder is (dirfd). */
@@ -266,40 +292,104 @@ int cs_template_remove(struct cs_store *store, const char *name,
 	return r < 0 ? cs_fail_in(err, r, "template '%s'", name) : 0;
 }
 
+static int compare(const struct cs_template *t, enum cs_part part, int r, const char *found,
+		   struct cs_err *err)
+{
+	const char *promised = t->manifest->part[part].sha256;
+
+	if (r < 0)
+		return cs_fail_in(err, r, "template '%s': part '%s'", t->name, cs_part_name(part));
+	if (strcmp(found, promised) == 0)
+		return 0;
+	return cs_fail(err, EBADMSG,
+		       "template '%s': part '%s' is damaged: SHA-256 %.16s..., %.16s"
+		       "... in the manifest (remove it and add it anew)",
+		       t->name, cs_part_name(part), found, promised);
+}
+
 static int verify_part(const struct cs_template *t, enum cs_part part,
 		       const struct cs_digest_progress *progress, struct cs_err *err)
 {
-	const struct cs_manifest_part *promised = &t->manifest->part[part];
-	char found[CS_DIGEST_TEXT];
+	char found[CS_DIGEST_TEXT] = "";
 	struct cs_view view;
 	int r;
 
 	if (cs_template_view(t, part, &view, NULL) < 0)
 		return 0;
 	r = cs_manifest_digest(part, &view, progress, found, err);
-	if (r < 0)
-		return cs_fail_in(err, r, "template '%s': part '%s'", t->name, cs_part_name(part));
-	if (strcmp(found, promised->sha256) != 0)
-		return cs_fail(err, EBADMSG,
-			       "template '%s': part '%s' is damaged: SHA-256 %.16s..., %.16s"
-			       "... in the manifest (remove it and add it anew)",
-			       t->name, cs_part_name(part), found, promised->sha256);
+	return compare(t, part, r, found, err);
+}
+
+/* What is on the medium, not what is in the page cache. Where that cannot be, the latter. */
+static int scrub_part(const struct cs_template *t, enum cs_part part,
+		      const struct cs_digest_progress *progress, struct cs_err *err)
+{
+	cs_auto(cs_fd_closep) int fd = -1;
+	char path[32], found[CS_DIGEST_TEXT] = "";
+	struct cs_view view;
+	int r;
+
+	if (cs_template_view(t, part, &view, NULL) < 0)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", view.fd);
+	fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	if (fd >= 0)
+		view.fd = fd;
+	r = cs_manifest_digest(part, &view, progress, found, err);
+	return compare(t, part, r, found, err);
+}
+
+static int verify(const struct cs_template *t, bool medium, struct cs_progress *progress,
+		  struct cs_err *err)
+{
+	struct cs_digest_progress at = { .progress = progress };
+	int r;
+
+	for (enum cs_part part = 0; part < CS_PART_MAX; part++) {
+		r = medium ? scrub_part(t, part, &at, err) : verify_part(t, part, &at, err);
+		if (r < 0)
+			return r;
+		at.done += t->manifest->part[part].bytes;
+	}
 	return 0;
 }
 
 int cs_template_verify(const struct cs_template *t, struct cs_progress *progress,
 		       struct cs_err *err)
 {
-	struct cs_digest_progress at = { .progress = progress };
-	int r;
+	return verify(t, false, progress, err);
+}
 
-	for (enum cs_part part = 0; part < CS_PART_MAX; part++) {
-		r = verify_part(t, part, &at, err);
-		if (r < 0)
-			return r;
-		at.done += t->manifest->part[part].bytes;
+int cs_template_scrub(struct cs_store *store, const struct cs_template *t, bool medium,
+		      struct cs_progress *progress, struct cs_err *err)
+{
+	struct cs_err why = { 0 };
+	int r, noted;
+
+	r = verify(t, medium, progress, &why);
+	if (r == 0) {
+		cs_quarantine_lift(store, t->name, t->version);
+		return 0;
 	}
-	return 0;
+	if (err)
+		*err = why;
+	/* a medium that cannot be read, or fs-verity that refuses what it reads */
+	if (r != -EBADMSG && r != -EIO && r != -ENODATA)
+		return r;
+	if (cs_template_check_present(store, t, NULL) < 0)
+		return r;
+	noted = cs_quarantine_put(store, t->name, t->version, why.text, err);
+	return noted < 0 ? noted : r;
+}
+
+bool cs_template_guarded(const struct cs_template *t)
+{
+	for (enum cs_part part = 0; part < CS_PART_MAX; part++) {
+		if (part != CS_PART_DISK && t->manifest->part[part].present &&
+		    !t->manifest->part[part].verity[0])
+			return false;
+	}
+	return true;
 }
 
 bool cs_template_resumes(const struct cs_template *t, uint64_t ram_bytes, unsigned vcpus, bool disk)

@@ -118,6 +118,14 @@ int cs_template_remove(struct cs_store *store, const char *name,
 int cs_template_verify(const struct cs_template *t, struct cs_progress *progress,
 		       struct cs_err *err);
 
+/* The same, of a template opened by cs_template_open_any(), with a verdict: damaged, it comes into
+ * quarantine, whole, out of it. (medium): past the page cache, which is neither used nor filled. */
+int cs_template_scrub(struct cs_store *store, const struct cs_template *t, bool medium,
+		      struct cs_progress *progress, struct cs_err *err);
+
+/* Are all parts but the disk guarded by fs-verity, so that what is damaged is never read? */
+bool cs_template_guarded(const struct cs_template *t);
+
 const char *cs_template_name(const struct cs_template *t);
 const char *cs_template_version(const struct cs_template *t);        /* "1" */
 const char *cs_template_cmdline(const struct cs_template *t);        /* "" when none */
