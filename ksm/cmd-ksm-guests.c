@@ -3,7 +3,6 @@
  * it (madvise() is for one's own memory), and are asked by their control sockets. */
 #include "ksm/cmd-ksm.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,6 +11,7 @@
 
 #include "cow/card.h"
 #include "cow/life.h"
+#include "ksm/cmd-running.h"
 #include "ksm/meter.h"
 #include "store/base/num.h"
 #include "vmm/cmd-common.h"
@@ -66,24 +66,6 @@ static struct guest *find(struct cs_ksm_guests *g, pid_t pid)
 	return g->sorted ? bsearch(&key, g->v, g->sorted, sizeof(key), by_pid) : NULL;
 }
 
-/* "PID-OWNER-NAME" (cow/life.h) */
-static bool parse_mark(const char *mark, pid_t *ret_pid, const char **ret_name)
-{
-	const char *dash = strchr(mark, '-'), *name = dash ? strchr(dash + 1, '-') : NULL;
-	char digits[16];
-	uint64_t pid;
-
-	if (!name || (size_t)(dash - mark) >= sizeof(digits))
-		return false;
-	memcpy(digits, mark, (size_t)(dash - mark));
-	digits[dash - mark] = '\0';
-	if (cs_parse_u64(digits, INT32_MAX, &pid) < 0 || !pid)
-		return false;
-	*ret_pid = (pid_t)pid;
-	*ret_name = name + 1;
-	return true;
-}
-
 /* Does it say of itself that it is enrolled? After a tuner before us it may be. */
 static bool says_enrolled(struct cs_ksm_guests *g, const char *name)
 {
@@ -134,45 +116,42 @@ static void drop_unseen(struct cs_ksm_guests *g)
 	qsort(g->v, g->n, sizeof(*g->v), by_pid);
 }
 
+struct looking {
+	struct cs_ksm_guests *g;
+	const struct cs_ksm_sample *now;
+	unsigned added;
+};
+
+/* 1: enough for one look. */
+static int on_running(void *arg, pid_t pid, const char *name)
+{
+	struct looking *looking = arg;
+	struct guest *guest = find(looking->g, pid);
+
+	if (guest && strcmp(guest->name, name) == 0) {
+		guest->seen = true;
+		return 0;
+	}
+	if (looking->added++ == NEW_MAX)
+		return 1;
+	return add(looking->g, pid, name, looking->now);
+}
+
 static int scan(struct cs_ksm_guests *g, const struct cs_ksm_sample *now, struct cs_err *err)
 {
-	cs_auto(cs_fd_closep) int fd = -1;
-	cs_auto(cs_dir_closep) DIR *dir = NULL;
-	const struct dirent *entry;
-	unsigned added = 0;
+	struct looking looking = { g, now, 0 };
 	int r;
 
-	r = cs_marks_open(g->spec.store, &fd, err);
-	if (r < 0)
-		return r;
-	dir = fdopendir(fd);
-	if (!dir)
-		return cs_fail_errno(err, errno, "cannot see who runs");
-	fd = -1;
 	for (size_t i = 0; i < g->n; i++)
 		g->v[i].seen = false;
-	while ((entry = readdir(dir)) != NULL && added < NEW_MAX) {
-		struct guest *guest;
-		const char *name;
-		pid_t pid;
-
-		if (!parse_mark(entry->d_name, &pid, &name))
-			continue;
-		guest = find(g, pid);
-		if (guest && strcmp(guest->name, name) == 0) {
-			guest->seen = true;
-		} else {
-			added++;
-			r = add(g, pid, name, now);
-			if (r < 0)
-				return cs_fail_errno(err, -r, "guest '%s'", name);
-		}
-	}
+	r = cs_running_each(g->spec.store, on_running, &looking, err);
+	if (r < 0)
+		return r;
 	/* More than are taken in at once: whether the others are gone, the next look tells. */
-	for (size_t i = 0; entry && i < g->n; i++)
+	for (size_t i = 0; r > 0 && i < g->n; i++)
 		g->v[i].seen = true;
 	drop_unseen(g);
-	if (!entry)
+	if (r == 0)
 		g->scanned_ms = now->at_ms;
 	return 0;
 }

@@ -197,8 +197,9 @@ static void say_missing(struct session *s)
 	for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
 		fprintf(stderr, "clearstore: this kernel has %s\n", line);
 	if (s->spec.pressure_fd < 0)
-		fprintf(stderr, "clearstore: nothing wakes the tuner when memory is short (PSI, and "
-				"CAP_SYS_RESOURCE): it looks twice a second\n");
+		fprintf(stderr,
+			"clearstore: nothing wakes the tuner when memory is short (PSI, and "
+			"CAP_SYS_RESOURCE): it looks twice a second\n");
 }
 
 static int session_open(const struct tune_options *o, struct cs_store *store, struct session *s,

@@ -4,7 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,6 +26,15 @@ static int read_of(const char *proc, pid_t pid, const char *name, char **ret)
 		return -ENAMETOOLONG;
 	r = cs_read_file_at(AT_FDCWD, path, FILE_BYTES_MAX, ret, NULL);
 	return r == -ENOENT ? -ESRCH : r;
+}
+
+static bool exists(const char *proc, pid_t pid)
+{
+	char path[512];
+
+	return pid > 0 &&
+	       (size_t)snprintf(path, sizeof(path), "%s/%d", proc, (int)pid) < sizeof(path) &&
+	       faccessat(AT_FDCWD, path, F_OK, 0) == 0;
 }
 
 /* "1234 567 ...": resident pages, and those of them that are of files. */
@@ -69,7 +78,7 @@ int cs_meter_merging(const char *proc, pid_t pid, struct cs_meter_merging *ret)
 	int r;
 
 	r = read_of(proc, pid, "ksm_stat", &text);
-	if (r == -ESRCH && kill(pid, 0) == 0)
+	if (r == -ESRCH && exists(proc, pid))
 		r = -EOPNOTSUPP;
 	if (r < 0)
 		return r;

@@ -114,6 +114,7 @@ static int read_process(int dirfd, struct cs_meter_process *ret, struct cs_err *
 		PROCESS("Rss", rss_bytes),
 		PROCESS("Pss", pss_bytes),
 		PROCESS("Pss_Anon", pss_anon_bytes),
+		PROCESS("Anonymous", anon_bytes),
 		PROCESS("Private_Dirty", private_dirty_bytes),
 	};
 	static const struct figure status[] = { PROCESS("VmPTE", page_table_bytes) };
@@ -181,6 +182,13 @@ int cs_meter_host(const char *proc, struct cs_meter_host *ret, struct cs_err *er
 		HOST("PageTables", page_table_bytes, false),
 		HOST("SecPageTables", sec_page_table_bytes, true),
 		HOST("Percpu", percpu_bytes, false),
+		HOST("MemFree", free_bytes, false),
+		HOST("Active(file)", active_file_bytes, false),
+		HOST("Inactive(file)", inactive_file_bytes, false),
+		HOST("Shmem", shmem_bytes, false),
+		HOST("KReclaimable", reclaimable_bytes, true),
+		HOST("SUnreclaim", unreclaimable_bytes, false),
+		HOST("VmallocUsed", vmalloc_bytes, true),
 	};
 	const struct source source = { "meminfo", meminfo, COUNT(meminfo) };
 	struct cs_meter_host found = { .total_bytes = 0 };

@@ -13,6 +13,7 @@ struct cs_meter_process {
 	uint64_t rss_bytes;           /* smaps_rollup: Rss */
 	uint64_t pss_bytes;           /* Pss: shared pages divided among those who map them */
 	uint64_t pss_anon_bytes;      /* Pss_Anon: of that, no page cache */
+	uint64_t anon_bytes;          /* Anonymous: what is of no file; merged pages in full */
 	uint64_t private_dirty_bytes; /* Private_Dirty: what would come back if it died */
 	uint64_t page_table_bytes;    /* status: VmPTE; the host's, not KVM's */
 	uint64_t cpu_ms;              /* stat: user and system time of all threads */
@@ -51,6 +52,46 @@ struct cs_meter_host {
 	uint64_t page_table_bytes;     /* PageTables */
 	uint64_t sec_page_table_bytes; /* SecPageTables: KVM's; 0 before Linux 6.1 */
 	uint64_t percpu_bytes;         /* Percpu */
+	uint64_t free_bytes;           /* MemFree */
+	uint64_t active_file_bytes, inactive_file_bytes; /* page cache that can be dropped */
+	uint64_t shmem_bytes;         /* Shmem: tmpfs and shared memory, of Cached */
+	uint64_t reclaimable_bytes;   /* KReclaimable */
+	uint64_t unreclaimable_bytes; /* SUnreclaim, of Slab */
+	uint64_t vmalloc_bytes;       /* VmallocUsed: KernelStack is of that */
 };
 
 int cs_meter_host(const char *proc, struct cs_meter_host *ret, struct cs_err *err);
+
+/* ---- what it comes to ---------------------------------------------------------------------- */
+
+/* Of one guest. The memory of a guest is its own, merged, or of files; what it costs is the first,
+ * its part of the second, and page tables. */
+struct cs_meter_guest {
+	uint64_t private_bytes;    /* its own: comes back when it ends */
+	uint64_t merged_bytes;     /* others have the same, and there is one copy */
+	uint64_t zero_bytes;       /* merged with the kernel's zero page: costs nothing */
+	uint64_t shared_bytes;     /* of files: the template's memory and root, the program */
+	uint64_t page_table_bytes; /* the host's, not KVM's */
+	uint64_t cost_bytes;       /* private, its part of what is merged, page tables */
+	uint64_t pss_bytes;
+	uint64_t cpu_ms;
+};
+
+/* (merging): of the same process; what is not known in it counts as 0. */
+struct cs_meter_guest cs_meter_guest_of(const struct cs_meter_process *process,
+					const struct cs_meter_merging *merging);
+void cs_meter_guest_add(struct cs_meter_guest *sum, const struct cs_meter_guest *guest);
+
+/* Where the host's memory went: all that is not available, part by part. */
+struct cs_meter_used {
+	uint64_t used_bytes;   /* MemTotal less MemAvailable: the sum of all that follows */
+	uint64_t guests_bytes; /* what all guests cost */
+	uint64_t kvm_bytes;    /* KVM's page tables */
+	uint64_t others_bytes; /* anonymous memory of other processes */
+	uint64_t tmpfs_bytes;  /* tmpfs and shared memory */
+	uint64_t kernel_bytes; /* the kernel's: slab, stacks, vmalloc, per CPU, other page tables */
+	uint64_t held_back_bytes; /* free or page cache, but not to be had: the kernel's reserves */
+	int64_t remainder_bytes;  /* what none of these explains; below 0: counted twice */
+};
+struct cs_meter_used cs_meter_used_of(const struct cs_meter_host *host,
+				      const struct cs_meter_guest *guests);

@@ -10,8 +10,10 @@
 #include "store/base/own.h"
 
 #define ONCE_IDLE_MS 5000 /* nothing to look at for so long: there is nothing */
-#define BLIND_MS     500 /* between two looks when nothing wakes us: pressure is acted on in a second */
-#define ONCE_SCANS   3    /* a policy that never rests has then been everywhere twice */
+#define BLIND_MS                                                                                   \
+	500          /* between two looks when nothing wakes us: pressure is acted on in a second  \
+		      */
+#define ONCE_SCANS 3 /* a policy that never rests has then been everywhere twice */
 
 struct tune {
 	const struct cs_tune_spec *spec;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ksm/ksm.h"
 #include "ksm/meter.h"
 #include "store/base/own.h"
 #include "vmm/cmd-common.h"
@@ -42,6 +43,10 @@
 		{ "reported_bytes", "GIVEN BACK", CS_CELL_BYTES },                                 \
 		{ "rss_bytes", "RSS", CS_CELL_BYTES }, { "pss_bytes", "PSS", CS_CELL_BYTES },      \
 		{ "private_dirty_bytes", "PRIVATE DIRTY", CS_CELL_BYTES },                         \
+		{ "private_bytes", "PRIVATE", CS_CELL_BYTES },                                     \
+		{ "merged_bytes", "MERGED", CS_CELL_BYTES },                                       \
+		{ "zero_bytes", "ZERO PAGES", CS_CELL_BYTES },                                     \
+		{ "shared_bytes", "SHARED", CS_CELL_BYTES },                                       \
 		{ "page_table_bytes", "PAGE TABLES", CS_CELL_BYTES },                              \
 		{ "cpu_ms", "CPU TIME", CS_CELL_MS },                                              \
 	{                                                                                          \
@@ -142,13 +147,22 @@ static void fill_machine(struct cs_report *report, int dirfd)
 /* A guest that ends just now has no cost any more: then it is left out. */
 static void fill_cost(struct cs_report *report, const struct cs_card *card)
 {
+	struct cs_meter_merging merging = { CS_KSM_UNKNOWN, CS_KSM_UNKNOWN, CS_KSM_UNKNOWN,
+					    CS_KSM_UNKNOWN };
 	struct cs_meter_process cost;
+	struct cs_meter_guest sums;
 
 	if (cs_meter_process("/proc", card->pid, &cost, NULL) < 0)
 		return;
 	cs_report_number(report, "rss_bytes", cost.rss_bytes);
 	cs_report_number(report, "pss_bytes", cost.pss_bytes);
 	cs_report_number(report, "private_dirty_bytes", cost.private_dirty_bytes);
+	cs_meter_merging("/proc", card->pid, &merging);
+	sums = cs_meter_guest_of(&cost, &merging);
+	cs_report_number(report, "private_bytes", sums.private_bytes);
+	cs_report_number(report, "merged_bytes", sums.merged_bytes);
+	cs_report_number(report, "zero_bytes", sums.zero_bytes);
+	cs_report_number(report, "shared_bytes", sums.shared_bytes);
 	cs_report_number(report, "page_table_bytes", cost.page_table_bytes);
 	cs_report_number(report, "cpu_ms", cost.cpu_ms);
 }

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
+#include "ksm/ksm.h"
 #include "ksm/meter.h"
 #include "store/base/num.h"
 #include "tests/unit/scratch.h"
@@ -14,12 +15,15 @@
 	"Pss:                3000 kB\n"                                                            \
 	"Pss_Dirty:          2500 kB\n"                                                            \
 	"Pss_Anon:           2000 kB\n"                                                            \
-	"Private_Dirty:      1000 kB\n"
+	"Private_Dirty:      1000 kB\n"                                                            \
+	"Anonymous:          2500 kB\n"
 #define STATUS "Name:\tVmPTE: 9 kB\nVmPTE:\t     120 kB\nThreads:\t3\n"
 #define STAT   "42 (x y) S 1 2 3 4 5 6 7 8 9 10 150 50 13 14 15 16 17 18 2222 20\n"
 #define MEMINFO                                                                                    \
-	"MemTotal:       24000000 kB\nMemFree: 1 kB\nMemAvailable:   20000000 kB\n"                \
+	"MemTotal:       24000000 kB\nMemAvailable:   20000000 kB\n"                               \
 	"Cached:          3 kB\nSwapCached: 99 kB\nAnonPages:       4 kB\nSlab:            5 kB\n" \
+	"MemFree:  11 kB\nActive(file): 12 kB\nInactive(file): 13 kB\nActive: 99 kB\n"             \
+	"Shmem: 14 kB\nKReclaimable: 15 kB\nSUnreclaim: 16 kB\nVmallocUsed: 17 kB\n"               \
 	"KernelStack:     6 kB\nPageTables:      7 kB\nSecPageTables:   8 kB\nPercpu:          9 " \
 	"kB\n"
 
@@ -43,6 +47,7 @@ static void test_process(void **state)
 	assert_int_equal(got.pss_bytes, 3000 * CS_KIB);
 	assert_int_equal(got.pss_anon_bytes, 2000 * CS_KIB);
 	assert_int_equal(got.private_dirty_bytes, 1000 * CS_KIB);
+	assert_int_equal(got.anon_bytes, 2500 * CS_KIB);
 	assert_int_equal(got.page_table_bytes, 120 * CS_KIB);
 	assert_int_equal(got.cpu_ms, 200 * 1000 / sysconf(_SC_CLK_TCK));
 }
@@ -115,6 +120,116 @@ static void test_host(void **state)
 	assert_int_equal(got.page_table_bytes, 7 * CS_KIB);
 	assert_int_equal(got.sec_page_table_bytes, 8 * CS_KIB);
 	assert_int_equal(got.percpu_bytes, 9 * CS_KIB);
+	assert_int_equal(got.free_bytes, 11 * CS_KIB);
+	assert_int_equal(got.active_file_bytes, 12 * CS_KIB);
+	assert_int_equal(got.inactive_file_bytes, 13 * CS_KIB);
+	assert_int_equal(got.shmem_bytes, 14 * CS_KIB);
+	assert_int_equal(got.reclaimable_bytes, 15 * CS_KIB);
+	assert_int_equal(got.unreclaimable_bytes, 16 * CS_KIB);
+	assert_int_equal(got.vmalloc_bytes, 17 * CS_KIB);
+}
+
+/* What merging does for a process, as several kernels say it. */
+static void test_merging(void **state)
+{
+	static const struct {
+		const char *text;
+		int r;
+		int64_t tracked, merged, zero, profit;
+	} rows[] = {
+		{ "ksm_rmap_items 5\nksm_zero_pages 6\nksm_merging_pages 7\nksm_process_profit "
+		  "-8\n",
+		  0, 5, 7, 6, -8 },
+		{ "ksm_rmap_items: 5\nksm_merge_any: no\nksm_mergeable: yes\n", 0, 5,
+		  CS_KSM_UNKNOWN, CS_KSM_UNKNOWN, CS_KSM_UNKNOWN },
+		{ "", 0, CS_KSM_UNKNOWN, CS_KSM_UNKNOWN, CS_KSM_UNKNOWN, CS_KSM_UNKNOWN },
+		{ "ksm_rmap_items\n", -EBADMSG, 0, 0, 0, 0 },
+		{ "ksm_rmap_items -5\n", -EBADMSG, 0, 0, 0, 0 },
+		{ "ksm_rmap_items 99999999999999999999\n", -EBADMSG, 0, 0, 0, 0 },
+		{ "ksm_rmap_items x\n", -EBADMSG, 0, 0, 0, 0 },
+	};
+	struct scratch *scratch = *state;
+	struct cs_meter_merging got;
+
+	mkdirat(scratch->fd, "42", 0700);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		scratch_write(scratch->fd, "42/ksm_stat", rows[i].text);
+		assert_int_equal(cs_meter_merging(scratch->path, 42, &got), rows[i].r);
+		if (rows[i].r)
+			continue;
+		assert_true(got.tracked_pages == rows[i].tracked);
+		assert_true(got.merged_pages == rows[i].merged);
+		assert_true(got.zero_pages == rows[i].zero);
+		assert_true(got.profit_bytes == rows[i].profit);
+	}
+	assert_int_equal(cs_meter_merging(scratch->path, -1, &got), -ESRCH);
+}
+
+static void test_private(void **state)
+{
+	static const struct {
+		const char *text;
+		int r;
+		uint64_t bytes;
+	} rows[] = {
+		{ "9 7 3 1 0 5 0\n", 0, 4 * 4096 },
+		{ "9 3 7 1 0 5 0\n", 0, 0 },
+		{ "9 7\n", -EBADMSG, 0 },
+		{ "9 7 3", -EBADMSG, 0 },
+		{ "", -EBADMSG, 0 },
+		{ "9 -7 3 1\n", -EBADMSG, 0 },
+		{ "9 9223372036854775807 3 1\n", -EBADMSG, 0 },
+	};
+	struct scratch *scratch = *state;
+	uint64_t bytes;
+
+	mkdirat(scratch->fd, "42", 0700);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		scratch_write(scratch->fd, "42/statm", rows[i].text);
+		bytes = 0;
+		assert_int_equal(cs_meter_private(scratch->path, 42, &bytes), rows[i].r);
+		assert_int_equal(bytes, rows[i].bytes);
+	}
+	assert_int_equal(cs_meter_private("/proc", getpid(), &bytes), 0);
+	assert_true(bytes > 0);
+}
+
+/* All that is not available is somewhere. */
+static void test_sums(void **state)
+{
+	const struct cs_meter_process process = { .rss_bytes = 100 * CS_MIB,
+						  .anon_bytes = 40 * CS_MIB,
+						  .pss_anon_bytes = 25 * CS_MIB,
+						  .page_table_bytes = CS_MIB };
+	const struct cs_meter_merging merging = { .merged_pages = 5120, .zero_pages = 256 };
+	const struct cs_meter_merging none = { CS_KSM_UNKNOWN, CS_KSM_UNKNOWN, CS_KSM_UNKNOWN,
+					       CS_KSM_UNKNOWN };
+	struct cs_meter_guest guest = cs_meter_guest_of(&process, &merging);
+	struct cs_meter_guest sum = { .cpu_ms = 0 };
+	struct cs_meter_host host;
+	struct cs_meter_used used;
+
+	assert_int_equal(guest.private_bytes, 20 * CS_MIB);
+	assert_int_equal(guest.merged_bytes, 20 * CS_MIB);
+	assert_int_equal(guest.zero_bytes, CS_MIB);
+	assert_int_equal(guest.shared_bytes, 60 * CS_MIB);
+	assert_int_equal(guest.cost_bytes, 26 * CS_MIB);
+	guest = cs_meter_guest_of(&process, &none);
+	assert_int_equal(guest.private_bytes, 40 * CS_MIB);
+	assert_int_equal(guest.zero_bytes, 0);
+
+	assert_int_equal(cs_meter_host("/proc", &host, NULL), 0);
+	used = cs_meter_used_of(&host, &sum);
+	assert_int_equal(used.used_bytes, used.guests_bytes + used.kvm_bytes + used.others_bytes +
+						  used.tmpfs_bytes + used.kernel_bytes +
+						  used.held_back_bytes +
+						  (uint64_t)used.remainder_bytes);
+	/* What nothing explains is little. */
+	assert_true(used.remainder_bytes < (int64_t)(host.total_bytes / 50));
+	assert_true(-used.remainder_bytes < (int64_t)(host.total_bytes / 50));
+	cs_meter_guest_add(&sum, &guest);
+	cs_meter_guest_add(&sum, &guest);
+	assert_int_equal(sum.cost_bytes, 52 * CS_MIB);
 }
 
 static void test_host_of_an_older_kernel(void **state)
@@ -184,6 +299,9 @@ int main(void)
 		SCRATCH_TEST(test_host),
 		SCRATCH_TEST(test_host_of_an_older_kernel),
 		SCRATCH_TEST(test_truncated_host),
+		SCRATCH_TEST(test_merging),
+		SCRATCH_TEST(test_private),
+		cmocka_unit_test(test_sums),
 		cmocka_unit_test(test_the_real_one),
 	};
 
