@@ -162,6 +162,8 @@ const char *cs_ksm_why_name(enum cs_ksm_why why)
 		return "memory is short";
 	case CS_KSM_PROBE:
 		return "probe";
+	case CS_KSM_SWEEP:
+		return "guests have gone";
 	case CS_KSM_FIXED:
 		return "fixed";
 	}

@@ -20,6 +20,7 @@
 #define PROBE_MAX_MS      3600000
 #define RESCUE_FIRST_MS   2000
 #define RESCUE_MAX_MS     60000
+#define SWEEP_MAX_MS      60000
 #define SLEEP_MS          20
 #define WAKE_MAX_MS       1000
 #define WAKE_MIN_MS       20
@@ -58,13 +59,19 @@ static int64_t enrolled(const struct cs_ksm_sample *now)
 	return known(now->enrolled_bytes == CS_KSM_UNKNOWN ? now->anon_bytes : now->enrolled_bytes);
 }
 
+/* Pages that KSM knows of; those of guests that have gone, too, until it comes past them. */
+static int64_t tracked(const struct cs_ksm_sample *now)
+{
+	const int64_t limit = INT64_MAX / 8;
+
+	return least(known(now->pages_shared), limit) + least(known(now->pages_sharing), limit) +
+	       least(known(now->pages_unshared), limit) + least(known(now->pages_volatile), limit);
+}
+
 /* Pages that a pass visits. */
 static int64_t ring(const struct cs_ksm_sample *now)
 {
-	const int64_t tracked = known(now->pages_shared) + known(now->pages_sharing) +
-				known(now->pages_unshared) + known(now->pages_volatile);
-
-	return most(tracked, enrolled(now) / PAGE);
+	return most(tracked(now), enrolled(now) / PAGE);
 }
 
 static int64_t grown_enough(const struct cs_ksm_sample *now)
@@ -121,13 +128,15 @@ static void begin_pass(const struct cs_ksm_sample *now, struct cs_ksm_mind *mind
 {
 	mind->pass_scanned = known(now->pages_scanned) + known(now->pages_skipped);
 	mind->pass_scans = known(now->full_scans);
+	mind->pass_ms = now->at_ms;
 	mind->pass_saved = cs_ksm_saved_pages(now);
 }
 
 static void start(const struct cs_ksm_sample *now, enum cs_ksm_why why, struct cs_ksm_mind *mind)
 {
 	mind->why = why;
-	mind->passes = why == CS_KSM_PROBE ? 1 : 2;
+	mind->passes = why == CS_KSM_PROBE || why == CS_KSM_SWEEP ? 1 : 2;
+	mind->gone_bytes = 0;
 	mind->pass_first = mind->passes == 2;
 	mind->covered_bytes = enrolled(now);
 	mind->covered_cow = known(now->cow_ksm);
@@ -143,6 +152,9 @@ static bool pass_is_over(const struct cs_ksm_sample *now, const struct cs_ksm_mi
 		known(now->pages_scanned) + known(now->pages_skipped) - mind->pass_scanned;
 
 	if (now->pages_scanned != CS_KSM_UNKNOWN && visited > ring(now) + ring(now) / 50)
+		return true;
+	if (mind->why == CS_KSM_SWEEP &&
+	    (!tracked(now) || now->at_ms - mind->pass_ms > SWEEP_MAX_MS))
 		return true;
 	return known(now->full_scans) >= mind->pass_scans + 2;
 }
@@ -201,7 +213,6 @@ static bool is_new(const struct cs_ksm_sample *before, const struct cs_ksm_sampl
 	const int64_t churn =
 		least(moved(mind->covered_cow, known(now->cow_ksm)), INT64_MAX / PAGE);
 
-	mind->covered_bytes = least(mind->covered_bytes, have); /* guests have gone */
 	if (have - mind->covered_bytes < enough && churn * PAGE < enough) {
 		mind->settle_ms = 0;
 		return false;
@@ -220,13 +231,24 @@ static bool is_new(const struct cs_ksm_sample *before, const struct cs_ksm_sampl
 static void consider(const struct cs_ksm_sample *before, const struct cs_ksm_sample *now,
 		     bool pressed, struct cs_ksm_mind *mind)
 {
-	const int64_t unseen = enrolled(now) - mind->covered_bytes;
+	const int64_t have = enrolled(now);
+	int64_t unseen;
 
 	mind->why = CS_KSM_NOTHING;
-	if (!enrolled(now)) {
-		mind->covered_bytes = 0;
+	if (have < mind->covered_bytes) { /* guests have gone */
+		mind->gone_bytes = least(mind->gone_bytes, INT64_MAX / 2) +
+				   least(mind->covered_bytes - have, INT64_MAX / 2);
+		mind->covered_bytes = have;
+	}
+	unseen = have - mind->covered_bytes;
+	/* What KSM remembers of them it drops as it comes past, which it does not while it stands
+	 * still: until then its figures are too high. */
+	if (mind->gone_bytes >= (have ? grown_enough(now) : 1)) {
+		start(now, CS_KSM_SWEEP, mind);
 		return;
 	}
+	if (!have)
+		return;
 	if (pressed && (now->at_ms >= mind->rescue_ms || unseen >= GROWN_BYTES))
 		start(now, CS_KSM_PRESSURE, mind);
 	else if (is_new(before, now, mind))
@@ -266,7 +288,7 @@ void cs_ksm_decide(const struct cs_ksm_sample *before, const struct cs_ksm_sampl
 
 	*ret = *current;
 	learn(before, now, limits, mind);
-	if (mind->passes && !enrolled(now))
+	if (mind->passes && !enrolled(now) && mind->why != CS_KSM_SWEEP)
 		stand_still(now, false, mind);
 	else if (mind->passes && pass_is_over(now, mind))
 		end_pass(now, mind);

@@ -25,6 +25,7 @@ enum cs_ksm_why {
 	CS_KSM_NEW,      /* memory that was never looked at twice */
 	CS_KSM_PRESSURE, /* memory is short */
 	CS_KSM_PROBE,    /* has anything become alike? */
+	CS_KSM_SWEEP,    /* guests have gone: the kernel forgets them only as it scans */
 	CS_KSM_FIXED,    /* a policy that does not look */
 };
 const char *cs_ksm_why_name(enum cs_ksm_why why);
@@ -44,6 +45,8 @@ struct cs_ksm_mind {
 	/* a pass */
 	unsigned passes;                              /* left; 0: standing still */
 	int64_t pass_scanned, pass_scans, pass_saved; /* the counters when it began */
+	int64_t pass_ms;                              /* when that was */
+	int64_t gone_bytes;                           /* of guests that went since the last pass */
 	bool pass_first; /* of those over new memory: it only takes checksums */
 	/* standing still */
 	int64_t probe_ms;   /* when to look again */

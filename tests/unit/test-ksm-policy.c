@@ -264,13 +264,33 @@ static void test_guests_go(void **state)
 {
 	struct host h = { .now = quiet(1000, 2000), .set = new_kernel(), .alike = 0.5 };
 
-	go(&h, 20000, 2000);
-	go(&h, 5000, 100);
-	assert_int_equal(h.mind.covered_bytes, 100 * MIB);
+	go(&h, 12000, 2000);
 	h.mind.probe_ms = INT64_MAX;
-	go(&h, 3000, 200); /* what comes then is new */
-	assert_int_equal(h.mind.why, CS_KSM_NEW);
-	go(&h, 3000, 0); /* in the middle of a pass */
+	/* Many at once: the kernel has to forget them. */
+	go(&h, 100, 100);
+	assert_int_equal(h.mind.covered_bytes, 100 * MIB);
+	assert_int_equal(h.mind.why, CS_KSM_SWEEP);
+	assert_int_equal(h.set.run, 1);
+	go(&h, 5000, 100);
+	assert_int_equal(h.set.run, 0);
+	h.mind.probe_ms = INT64_MAX;
+	go(&h, 4000, 200); /* what comes then is new */
+	assert_true(h.mind.covered_bytes == 200 * MIB);
+	h.mind.probe_ms = INT64_MAX;
+	/* One by one: when enough have gone */
+	for (int64_t mib = 199; mib > 193; mib--) {
+		go(&h, 1000, mib);
+		assert_int_equal(h.set.run, 0);
+	}
+	go(&h, 1, 185);
+	assert_int_equal(h.mind.why, CS_KSM_SWEEP);
+	/* The last one, in the middle of a pass */
+	go(&h, 1, 0);
+	assert_int_equal(h.set.run, 1);
+	h.now.pages_shared = h.now.pages_sharing = 0;
+	go(&h, 100, 0);
+	assert_int_equal(h.set.run, 0);
+	go(&h, 100000, 0);
 	assert_int_equal(h.set.run, 0);
 }
 
