@@ -4,7 +4,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/fs.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -20,19 +19,14 @@
 #include "store/base/own.h"
 #include "store/base/run.h"
 #include "store/loopdev.h"
+#include "store/pool-private.h"
 #include "store/store.h"
 #include "store/subvol.h"
 
 #define MIN_BYTES   (256 * CS_MIB) /* mkfs.btrfs wants 109 MiB; less than this is no use */
 #define MIXED_BYTES (2 * CS_GIB)
 
-struct place {
-	char root[PATH_MAX];      /* without a slash at its end */
-	char image[PATH_MAX + 8]; /* <root>.img */
-	char fresh[PATH_MAX + 8]; /* <root>.img.new: while it is made */
-};
-
-static int place_of(const char *root, struct place *ret, struct cs_err *err)
+int cs_pool_place(const char *root, struct cs_pool_place *ret, struct cs_err *err)
 {
 	size_t bytes = strlen(root);
 
@@ -110,7 +104,7 @@ static int attach_mount(int mount_fd, const char *root, struct cs_err *err)
 
 /* The file that becomes the image, locked: so a second `init` sees that one is at work, and one
  * that was killed leaves nothing but a file which the next takes over. */
-static int open_fresh(const struct place *place, uint64_t bytes, struct cs_err *err)
+static int open_fresh(const struct cs_pool_place *place, uint64_t bytes, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int fd = -1;
 	int flags = FS_NOCOW_FL;
@@ -145,7 +139,8 @@ static int make_btrfs(const char *path, uint64_t bytes, struct cs_err *err)
 	return cs_run(argv, "btrfs-progs", err);
 }
 
-static int fill_image(const struct place *place, int image_fd, uint64_t bytes, struct cs_err *err)
+static int fill_image(const struct cs_pool_place *place, int image_fd, uint64_t bytes,
+		      struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int loop = -1, mount_fd = -1, top = -1;
 	char device[CS_LOOPDEV_PATH];
@@ -175,7 +170,7 @@ static int fill_image(const struct place *place, int image_fd, uint64_t bytes, s
 	return attach_mount(mount_fd, place->root, err);
 }
 
-static int init_image(const struct place *place, uint64_t bytes, struct cs_err *err)
+static int init_image(const struct cs_pool_place *place, uint64_t bytes, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int root = -1, fd = -1;
 	bool made = false;
@@ -209,7 +204,8 @@ static int init_image(const struct place *place, uint64_t bytes, struct cs_err *
 
 /* ---- an existing folder ---- */
 
-static int link_root(const struct place *place, int dirfd, const char *path, struct cs_err *err)
+static int link_root(const struct cs_pool_place *place, int dirfd, const char *path,
+		     struct cs_err *err)
 {
 	struct stat a, b;
 	char target[PATH_MAX];
@@ -239,7 +235,8 @@ static int unformat(int dirfd, struct cs_err *err)
 	return r;
 }
 
-static int fill_folder(const struct place *place, int dirfd, const char *path, struct cs_err *err)
+static int fill_folder(const struct cs_pool_place *place, int dirfd, const char *path,
+		       struct cs_err *err)
 {
 	bool fresh;
 	int r;
@@ -259,7 +256,7 @@ static int fill_folder(const struct place *place, int dirfd, const char *path, s
 	return r;
 }
 
-static int init_folder(const struct place *place, const char *path, struct cs_err *err)
+static int init_folder(const struct cs_pool_place *place, const char *path, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int dirfd = open_dir(path);
 	bool made = false;
@@ -285,10 +282,10 @@ static int init_folder(const struct place *place, const char *path, struct cs_er
 int cs_pool_init(const struct cs_pool_spec *spec, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int dirfd = -1;
-	struct place place;
+	struct cs_pool_place place;
 	int r;
 
-	r = place_of(spec->root, &place, err);
+	r = cs_pool_place(spec->root, &place, err);
 	if (r < 0)
 		return r;
 	dirfd = open_dir(place.root);
@@ -308,7 +305,7 @@ int cs_pool_init(const struct cs_pool_spec *spec, struct cs_err *err)
 	return init_image(&place, spec->bytes ? spec->bytes : CS_POOL_BYTES, err);
 }
 
-static int open_image(const struct place *place, struct cs_err *err)
+int cs_pool_open_image(const struct cs_pool_place *place, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int fd = open(place->image, O_RDWR | O_CLOEXEC);
 
@@ -325,13 +322,13 @@ int cs_pool_mount(const char *root, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int image = -1, loop = -1, mount_fd = -1;
 	char device[CS_LOOPDEV_PATH];
-	struct place place;
+	struct cs_pool_place place;
 	int r;
 
-	r = place_of(root, &place, err);
+	r = cs_pool_place(root, &place, err);
 	if (r < 0)
 		return r;
-	image = open_image(&place, err);
+	image = cs_pool_open_image(&place, err);
 	if (image < 0)
 		return image;
 	if (is_mounted(place.root))
@@ -350,10 +347,10 @@ int cs_pool_mount(const char *root, struct cs_err *err)
 
 int cs_pool_unmount(const char *root, struct cs_err *err)
 {
-	struct place place;
+	struct cs_pool_place place;
 	int r;
 
-	r = place_of(root, &place, err);
+	r = cs_pool_place(root, &place, err);
 	if (r < 0)
 		return r;
 	if (!is_mounted(place.root))
@@ -393,10 +390,10 @@ static int check_unused(const char *root, struct cs_err *err)
 int cs_pool_remove(const char *root, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int image = -1, dirfd = -1;
-	struct place place;
+	struct cs_pool_place place;
 	int r;
 
-	r = place_of(root, &place, err);
+	r = cs_pool_place(root, &place, err);
 	if (r == 0 && access(place.image, F_OK) == 0)
 		r = cs_pool_mount(place.root, err);
 	if (r == 0)
@@ -405,7 +402,7 @@ int cs_pool_remove(const char *root, struct cs_err *err)
 		return r;
 
 	if (is_mounted(place.root) && access(place.image, F_OK) == 0) {
-		image = open_image(&place, err);
+		image = cs_pool_open_image(&place, err);
 		r = image < 0 ? image : cs_pool_unmount(place.root, err);
 		if (r < 0)
 			return r;

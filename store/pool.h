@@ -2,6 +2,8 @@
 /* What is under a store: an existing folder, or a sparse Btrfs loop image beside its root. */
 #pragma once
 
+#include <limits.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "store/base/err.h"
@@ -29,6 +31,31 @@ int cs_pool_mount(const char *root, struct cs_err *err);
  * in an existing folder and the link to it. -ENOTEMPTY: there are some; -EBUSY: in use; -ENOENT: no
  * store. */
 int cs_pool_remove(const char *root, struct cs_err *err);
+
+/* The image under the store at (root). -ENOENT: there is none. */
+struct cs_pool_info {
+	char image[PATH_MAX + 8]; /* its path */
+	uint64_t bytes;           /* as large as it can get; what its disk has of it */
+	uint64_t stored_bytes;
+	uint64_t disk_free_bytes; /* of the file system that it lies on */
+};
+int cs_pool_info(const char *root, struct cs_pool_info *ret, struct cs_err *err);
+
+/* Let the image become (bytes) long and the Btrfs in it with it, while it is in use; the size that
+ * it has: finish a growth that was killed. -EINVAL: smaller. */
+int cs_pool_grow(const char *root, uint64_t bytes, struct cs_err *err);
+
+/* Give what the file system of (dirfd) has free back to the disk under it, now. discard=async does
+ * it in its own time, and leaves short stretches. */
+int cs_pool_trim(int dirfd, struct cs_err *err);
+
+/* How the file system of (dirfd) is. */
+struct cs_pool_health {
+	bool read_only;
+	uint64_t bytes;  /* Btrfs: of its device, as it uses it; else 0 */
+	uint64_t errors; /* Btrfs: reads and writes that failed, blocks that were damaged, ever */
+};
+int cs_pool_check(int dirfd, struct cs_pool_health *ret, struct cs_err *err);
 
 /* Unmount, the image stays: -EBUSY while used. */
 int cs_pool_unmount(const char *root, struct cs_err *err);

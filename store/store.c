@@ -30,6 +30,8 @@ struct cs_store {
 	char *root;
 	int dirfd, templates_fd, guests_fd;
 	bool btrfs;
+	char **swept; /* names */
+	size_t swept_count;
 };
 
 int cs_store_format(int dirfd, struct cs_err *err)
@@ -135,8 +137,6 @@ static int open_folder(const struct cs_store *store, const char *name, int *ret,
 	return 0;
 }
 
-/* (name) is half-made, or half-removed. Its maker holds a flock on the folder itself; when that can
- * be had, the maker is dead, and nobody else can take the name as long as the folder has it. */
 /* A version in the making, or one that was being deleted: hidden in the folder of its template.
  * False: another process works there, so this is not the time. */
 static bool sweep_versions(int templates_fd, const char *mark)
@@ -167,29 +167,43 @@ static bool sweep_versions(int templates_fd, const char *mark)
 	return true;
 }
 
-static void sweep_one(int templates_fd, const char *name)
+/* (name) is half-made, or half-removed. Its maker holds a flock on the folder itself; when that can
+ * be had, the maker is dead, and nobody else can take the name as long as the folder has it. True:
+ * it is gone. */
+static bool sweep_one(int templates_fd, const char *name)
 {
 	cs_auto(cs_fd_closep) int fd =
 		openat(templates_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	struct stat held, named;
 
 	if (fd < 0) {
-		if (errno == ENOTDIR || errno == ELOOP)
-			unlinkat(templates_fd, name, 0);
-		return;
+		return (errno == ENOTDIR || errno == ELOOP) && unlinkat(templates_fd, name, 0) == 0;
 	}
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return;
+		return false;
 	if (fstat(fd, &held) < 0 || fstatat(templates_fd, name, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
 	    held.st_ino != named.st_ino || held.st_dev != named.st_dev)
-		return; /* published or removed meanwhile */
-	if (sweep_versions(templates_fd, name))
-		cs_subvol_remove(templates_fd, name, NULL);
+		return false; /* published or removed meanwhile */
+	return sweep_versions(templates_fd, name) &&
+	       cs_subvol_remove(templates_fd, name, NULL) == 0;
+}
+
+/* For who wants to know; with no memory it is not told. */
+static void note_swept(struct cs_store *store, const char *name)
+{
+	char **larger = reallocarray(store->swept, store->swept_count + 1, sizeof(*larger));
+
+	if (!larger)
+		return;
+	store->swept = larger;
+	larger[store->swept_count] = strdup(name);
+	store->swept_count += larger[store->swept_count] != NULL;
 }
 
 /* One reading of a short folder when there is nothing. What cannot be swept now is next time. */
-static void sweep(int templates_fd)
+static void sweep(struct cs_store *store)
 {
+	const int templates_fd = store->templates_fd;
 	cs_auto(cs_dir_closep) DIR *dir = NULL;
 	struct dirent *entry;
 	int copy;
@@ -198,8 +212,8 @@ static void sweep(int templates_fd)
 	dir = copy < 0 ? NULL : fdopendir(copy);
 	while (dir && (entry = readdir(dir))) {
 		if (entry->d_name[0] == '.' && strcmp(entry->d_name, ".") &&
-		    strcmp(entry->d_name, ".."))
-			sweep_one(templates_fd, entry->d_name);
+		    strcmp(entry->d_name, "..") && sweep_one(templates_fd, entry->d_name))
+			note_swept(store, entry->d_name);
 	}
 }
 
@@ -224,9 +238,14 @@ int cs_store_open(const char *root, struct cs_store **ret, struct cs_err *err)
 	if (r < 0)
 		return r;
 	store->btrfs = fstatfs(store->dirfd, &fs) == 0 && fs.f_type == BTRFS_SUPER_MAGIC;
-	sweep(store->templates_fd);
+	sweep(store);
 	*ret = cs_steal(store);
 	return 0;
+}
+
+const char *cs_store_swept(const struct cs_store *store, size_t i)
+{
+	return i < store->swept_count ? store->swept[i] : NULL;
 }
 
 const char *cs_store_root(const struct cs_store *store)
@@ -318,6 +337,9 @@ struct cs_store *cs_store_free(struct cs_store *store)
 	cs_fd_closep(&store->guests_fd);
 	cs_fd_closep(&store->templates_fd);
 	cs_fd_closep(&store->dirfd);
+	for (size_t i = 0; i < store->swept_count; i++)
+		free(store->swept[i]);
+	free(store->swept);
 	free(store->root);
 	free(store);
 	return NULL;

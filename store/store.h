@@ -4,6 +4,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "store/base/err.h"
@@ -25,6 +26,9 @@ int cs_store_dirfd(const struct cs_store *store);        /* lent */
 int cs_store_templates_fd(const struct cs_store *store); /* lent: <root>/templates */
 int cs_store_guests_fd(const struct cs_store *store);    /* lent: <root>/guests */
 bool cs_store_is_btrfs(const struct cs_store *store);
+
+/* What was swept when it was opened: its name; NULL behind the last. */
+const char *cs_store_swept(const struct cs_store *store, size_t i);
 
 /* Bytes that can still be written to the store: what its file system has free, and for a sparse
  * image what the file system under the image has free. */

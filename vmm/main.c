@@ -16,7 +16,8 @@
 
 #define EXIT_USAGE 2
 
-static const struct cs_command *const store_commands[] = { &cs_cmd_init, &cs_cmd_template,
+static const struct cs_command *const store_commands[] = { &cs_cmd_init,  &cs_cmd_template,
+							   &cs_cmd_store, &cs_cmd_df,
 							   &cs_cmd_scrub, NULL };
 static const struct cs_command *const spawn_commands[] = { &cs_cmd_spawn, &cs_cmd_run, NULL };
 static const struct cs_command *const guest_commands[] = {

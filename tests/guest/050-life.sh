@@ -26,6 +26,18 @@ wait
 for guest in "$me-keep" "$me-lose"; do eventually 120 cs ping "$guest"; done
 is "with --persist data survives" mine "$(cs exec "$me-keep" -- cat /root/note)"
 is "and so does what was removed" 1 "$(status_of cs exec "$me-keep" -- test -e /etc/group)"
+
+# What it removes, the store has again.
+disk_blocks() {
+	stat -c %b "$store/guests/$me-keep/disk"
+}
+shrunk() {
+	[ "$(disk_blocks)" -lt $((full - 12000)) ]
+}
+cs exec "$me-keep" -- sh -c 'head -c 8000000 /big >/root/more; sync'
+full=$(disk_blocks)
+cs exec "$me-keep" -- sh -c 'rm /root/more; sync'
+claim "what a guest removes is a hole in its disk again" eventually 60 shrunk
 is "without it nothing does" 1 "$(status_of cs exec "$me-lose" -- test -e /root/note)"
 is "and what was removed is back" 0 "$(status_of cs exec "$me-lose" -- test -e /etc/group)"
 

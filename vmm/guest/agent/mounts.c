@@ -61,9 +61,10 @@ static int mount_disk(struct cs_agent *a)
 		return -errno;
 
 	/* A driver that is a module may still be looking for it. Without initialising inode tables
-	 * in the background: that would wake an idle guest and fill the sparse disk. */
+	 * in the background: that would wake an idle guest and fill the sparse disk. What is
+	 * removed becomes a hole in it again. */
 	for (int i = 0; i < DISK_TRIES; i++) {
-		r = mount("dev/vda", "disk", "ext4", 0, "noinit_itable") < 0 ? -errno : 0;
+		r = mount("dev/vda", "disk", "ext4", 0, "noinit_itable,discard") < 0 ? -errno : 0;
 		if (r != -ENOENT && r != -ENXIO)
 			break;
 		nanosleep(&nap, NULL);
