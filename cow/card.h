@@ -31,6 +31,7 @@ enum cs_guest_state {
 	CS_GUEST_RUNNING,
 	CS_GUEST_STOPPED, /* powered off or asked to stop; exit_status is COMMAND's */
 	CS_GUEST_CRASHED, /* the kernel panicked, or the monitor died without a word */
+	CS_GUEST_PARKED,  /* goes on where it stood when it is started (cow/park.h) */
 	CS_GUEST_BROKEN,  /* its card cannot be read: only (guest) is filled, it can be removed */
 };
 
@@ -60,8 +61,8 @@ struct cs_card {
 	/* not stored, found out by cs_card_load(): */
 	enum cs_guest_state state;
 	int exit_status;      /* of COMMAND, or -1 */
-	char stop_reason[32]; /* "poweroff", "reboot", "request", "crash"; "killed": no exit line;
-				 "new": never started; "broken"; "" while it runs */
+	char stop_reason[32]; /* "poweroff", "reboot", "request", "crash"; "parked"; "killed": no
+				 exit line; "new": never started; "broken"; "" while it runs */
 };
 
 /* Load and judge: alive or not by pid and start time, otherwise by the exit line. -ENOENT with

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cow/park.h"
 #include "store/base/io.h"
 #include "store/base/name.h"
 #include "store/base/num.h"
@@ -285,6 +286,10 @@ void cs_life_judge(int dirfd, struct cs_card *card)
 	/* The boot is asked last: it costs a file, and only a living pid makes it matter. */
 	if (cs_process_alive(card->pid, card->pid_start_ticks) && is_this_boot(card)) {
 		set_state(card, CS_GUEST_RUNNING, "");
+		return;
+	}
+	if (card->pid && cs_parked_there(dirfd)) {
+		set_state(card, CS_GUEST_PARKED, "parked");
 		return;
 	}
 	r = cs_read_file_at(dirfd, EXIT_FILE, EXIT_BYTES_MAX, &line, NULL);

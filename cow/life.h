@@ -8,6 +8,7 @@
  *
  *	new-NAME/	a guest in the making, locked by its maker
  *	old-NAME/	a guest that is being deleted, locked by who does
+ *	park-NAME/	what is to become NAME/parked (cow/park.h), locked by who parks it
  *	PID-OWNER-NAME	an empty file: the guest was started as PID. The monitor may not write
  *			here, so it is taken away by the first that finds PID dead. OWNER: who waits
  *			for a guest that is removed on exit, 0: nobody. PID is 0 before the first
@@ -29,6 +30,7 @@
 
 #define CS_MARK_NEW  "new-"
 #define CS_MARK_OLD  "old-"
+#define CS_MARK_PARK "park-"
 #define CS_MARK_BOOT "boot-"
 #define CS_MARK_ROOM 128 /* for any name in .marks */
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cow/life.h"
+#include "cow/park.h"
 #include "cow/ram.h"
 
 #define SECTOR_BYTES 512
@@ -17,7 +18,8 @@ struct cs_overlay {
 	struct cs_view root, memory; /* bytes 0: none */
 	struct cs_ram ram;
 	struct cs_disk disk; /* fd -1: none */
-	struct cs_boot boot; /* its descriptors are the template's */
+	struct cs_boot boot; /* its descriptors are the template's, or (parked)'s */
+	struct cs_parked parked;
 	bool mapped;
 };
 
@@ -34,26 +36,47 @@ static int view_of(const struct cs_template *t, enum cs_part part, struct cs_vie
 	return 0;
 }
 
-/* Of a saved machine its state, and its memory in place of empty RAM. */
+/* Its memory in place of empty RAM. */
+static int open_memory(struct cs_overlay *overlay, const struct cs_template *t, struct cs_err *err)
+{
+	int r = cs_template_view(t, CS_PART_MEMORY, &overlay->memory, err);
+
+	for (size_t i = 0; i < overlay->ram.n && r == 0; i++) {
+		if (overlay->ram.seg[i].backing == CS_BACKING_ANON)
+			overlay->ram.seg[i].backing = CS_BACKING_COW;
+	}
+	return r;
+}
+
+/* Of a saved machine its state, and its memory. */
 static int open_saved(struct cs_overlay *overlay, const struct cs_template *t, struct cs_err *err)
 {
 	struct cs_view state;
 	int r;
 
 	r = cs_template_view(t, CS_PART_STATE, &state, err);
-	if (r == 0)
-		r = cs_template_view(t, CS_PART_MEMORY, &overlay->memory, err);
 	if (r < 0)
 		return r;
 	if (state.offset)
 		return cs_fail(err, EINVAL, "template '%s': its state is no file of its own",
 			       cs_template_name(t));
 	overlay->boot.state_fd = state.fd;
-	for (size_t i = 0; i < overlay->ram.n; i++) {
-		if (overlay->ram.seg[i].backing == CS_BACKING_ANON)
-			overlay->ram.seg[i].backing = CS_BACKING_COW;
-	}
-	return 0;
+	return open_memory(overlay, t, err);
+}
+
+/* What the guest goes on from: where it was parked, else what its template saved, else nothing. */
+static int open_machine(struct cs_overlay *overlay, const struct cs_template *t,
+			const struct cs_card *card, struct cs_err *err)
+{
+	int r = cs_parked_open(overlay->dirfd, &overlay->parked, err);
+
+	if (r == -ENOENT)
+		return card->resume ? open_saved(overlay, t, err) : 0;
+	if (r < 0)
+		return r;
+	overlay->boot.state_fd = overlay->parked.state_fd;
+	overlay->boot.delta_fd = overlay->parked.memory_fd;
+	return overlay->parked.from_memory ? open_memory(overlay, t, err) : 0;
 }
 
 static int open_boot(struct cs_overlay *overlay, const struct cs_template *t, struct cs_err *err)
@@ -75,6 +98,7 @@ static int open_boot(struct cs_overlay *overlay, const struct cs_template *t, st
 		.kernel_fd = kernel.fd,
 		.initrd_fd = initrd.bytes ? initrd.fd : -1,
 		.state_fd = -1,
+		.delta_fd = -1,
 		.cmdline = cs_template_cmdline(t),
 		.stock_kernel = cs_template_stock_kernel(t),
 	};
@@ -109,8 +133,8 @@ static int open_parts(struct cs_overlay *overlay, const struct cs_template *t,
 	if (r < 0)
 		return r;
 	r = cs_ram_plan(card->ram_bytes, overlay->root.bytes, &overlay->ram, err);
-	if (r == 0 && card->resume)
-		r = open_saved(overlay, t, err);
+	if (r == 0)
+		r = open_machine(overlay, t, card, err);
 	if (r < 0)
 		return r;
 	return open_disk(overlay, card, err);
@@ -132,6 +156,7 @@ int cs_overlay_open(struct cs_store *store, const struct cs_template *t, const s
 		return cs_fail_errno(err, ENOMEM, "guest '%s'", card->guest);
 	overlay->dirfd = -1;
 	overlay->disk.fd = -1;
+	overlay->parked.memory_fd = overlay->parked.state_fd = -1;
 	r = cs_guest_open(store, card->guest, &overlay->dirfd, err);
 	if (r < 0)
 		return r;
@@ -174,12 +199,26 @@ int cs_overlay_dirfd(const struct cs_overlay *overlay)
 	return overlay->dirfd;
 }
 
+bool cs_overlay_parked(const struct cs_overlay *overlay)
+{
+	return overlay->parked.state_fd >= 0;
+}
+
+int cs_overlay_woken(struct cs_overlay *overlay, struct cs_err *err)
+{
+	cs_parked_closep(&overlay->parked);
+	overlay->boot.state_fd = overlay->boot.delta_fd = -1;
+	/* One with a disk must never go on from a memory that is older. */
+	return cs_parked_forget(overlay->dirfd, overlay->disk.fd >= 0, err);
+}
+
 struct cs_overlay *cs_overlay_free(struct cs_overlay *overlay)
 {
 	if (!overlay)
 		return NULL;
 	if (overlay->mapped)
 		cs_ram_unmap(&overlay->ram);
+	cs_parked_closep(&overlay->parked);
 	cs_fd_closep(&overlay->disk.fd);
 	cs_fd_closep(&overlay->dirfd);
 	free(overlay);

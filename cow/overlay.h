@@ -36,6 +36,13 @@ const struct cs_disk *cs_overlay_disk(const struct cs_overlay *overlay); /* NULL
 const struct cs_boot *cs_overlay_boot(const struct cs_overlay *overlay);
 int cs_overlay_dirfd(const struct cs_overlay *overlay); /* lent: guests/<name> */
 
+/* It was parked when it was opened: the boot says to go on from there. */
+bool cs_overlay_parked(const struct cs_overlay *overlay);
+
+/* The machine was made from that, and is about to run: forget it, so that nobody goes on from there
+ * again. On failure it must not run, and is still parked. */
+int cs_overlay_woken(struct cs_overlay *overlay, struct cs_err *err);
+
 /* Delete a guest that does not run, a broken one too. -EBUSY while it does, -ENOENT. A guest that
  * is being started or deleted by another is waited for. */
 int cs_overlay_remove(struct cs_store *store, const char *guest, struct cs_err *err);

@@ -152,7 +152,7 @@ static void sweep_mark(struct sweep *sweep, const char *name)
 	const char *guest;
 	pid_t pid, owner;
 
-	if (begins(name, CS_MARK_NEW) || begins(name, CS_MARK_OLD)) {
+	if (begins(name, CS_MARK_NEW) || begins(name, CS_MARK_OLD) || begins(name, CS_MARK_PARK)) {
 		sweep_folder(sweep, name);
 		return;
 	}

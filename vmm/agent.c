@@ -102,7 +102,8 @@ static struct cs_message *make_config(const struct cs_machine_agent *config, uin
 	fixed.realtime_ns =
 		htole64((uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec);
 	fixed.flags = htole32((config->persist ? CS_WIRE_CONFIG_PERSIST : 0u) |
-			      (config->run_init ? CS_WIRE_CONFIG_INIT : 0u));
+			      (config->run_init ? CS_WIRE_CONFIG_INIT : 0u) |
+			      (config->same ? CS_WIRE_CONFIG_SAME : 0u));
 	fixed.reserved = 0;
 	cs_message_bytes(message, &fixed, version < 2 ? CS_WIRE_CONFIG_1 : sizeof(fixed));
 	cs_message_string(message, config->hostname);

@@ -227,6 +227,8 @@ const char *cs_cmd_state_name(enum cs_guest_state state)
 		return "stopped";
 	case CS_GUEST_CRASHED:
 		return "crashed";
+	case CS_GUEST_PARKED:
+		return "parked";
 	case CS_GUEST_BROKEN:
 		return "broken";
 	}

@@ -14,7 +14,7 @@
 
 #include "store/base/io.h"
 #include "store/base/own.h"
-#include "vmm/cmd-common.h"
+#include "vmm/cmd-spawner.h"
 #include "vmm/command.h"
 #include "vmm/control.h"
 
@@ -182,10 +182,11 @@ static int run(const struct cs_globals *globals, void *opts, struct cs_err *err)
 	cs_auto(cs_fd_closep) int console_fd = -1;
 	int r;
 
+	cs_spawner_prepare();
 	r = cs_cmd_store_open(globals, &store, err);
 	if (r < 0)
 		return r;
-	r = cs_cmd_guest_running(store, o->guest, &guest, err);
+	r = cs_cmd_guest_awake(store, o->guest, &guest, err);
 	if (r < 0)
 		return r;
 	r = cs_control_console(guest.dirfd, &console_fd, err);

@@ -10,7 +10,7 @@
 
 #include "store/base/own.h"
 #include "vmm/client.h"
-#include "vmm/cmd-common.h"
+#include "vmm/cmd-spawner.h"
 #include "vmm/command.h"
 
 int cs_cmd_tty_check(bool tty, struct cs_err *err)
@@ -97,10 +97,11 @@ static int run(const struct cs_globals *globals, void *opts, struct cs_err *err)
 	r = cs_cmd_tty_check(o->tty, err);
 	if (r < 0)
 		return r;
+	cs_spawner_prepare();
 	r = cs_cmd_store_open(globals, &store, err);
 	if (r < 0)
 		return r;
-	r = cs_cmd_guest_running(store, o->guest, &guest, err);
+	r = cs_cmd_guest_awake(store, o->guest, &guest, err);
 	if (r < 0)
 		return r;
 	r = cs_client_exec(guest.dirfd, &spec, &status, err);

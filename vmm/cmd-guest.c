@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cow/overlay.h"
+#include "cow/park.h"
 #include "store/base/own.h"
 #include "vmm/command.h"
 #include "vmm/control.h"
@@ -251,6 +252,14 @@ int cs_guests_stop(struct cs_guests *guests, struct cs_err *err)
 
 static int do_stop(struct cs_guests *guests, struct cs_err *err)
 {
+	for (size_t i = 0; i < guests->n; i++) {
+		const struct cs_card *card = guests->v[i].card;
+		struct cs_err failure = { 0 };
+
+		if (card->state == CS_GUEST_PARKED &&
+		    cs_parked_drop(guests->store, card->guest, &failure) < 0)
+			cs_guests_failed(guests, &guests->v[i], &failure);
+	}
 	return cs_guests_stop(guests, err);
 }
 
@@ -418,7 +427,7 @@ static const struct argp_child verb_children[] = {
 
 VERB(stop, stop_options, CS_GUESTS_RUNNING, false, "Stop guests",
      "Stop guests: what runs in them gets SIGTERM, later SIGKILL, disks are synced. Returns when "
-     "they have ended. One that does not stop is killed.");
+     "they have ended. One that does not stop is killed; what was parked is forgotten.");
 VERB(kill, NULL, CS_GUESTS_RUNNING, true, "End guests at once",
      "End guests at once, without a word to them. What a persistent one had not synced is lost.");
 VERB(remove, remove_options, CS_GUESTS_ALL, false, "Delete guests",

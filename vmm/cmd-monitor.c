@@ -201,11 +201,17 @@ static int build(struct monitor *m, struct cs_err *err)
 		.persist = m->card.persist,
 		.run_init = m->card.run_init,
 	};
+	if (cs_overlay_parked(m->overlay)) {
+		/* Its COMMAND is in its memory. */
+		m->agent.command = NULL;
+		m->agent.same = true;
+	}
 	/* A copy is the machine's to close; ours carries the words if something fails. */
 	machine.event_fd = fcntl(m->spec->event_fd, F_DUPFD_CLOEXEC, 3);
 	if (machine.event_fd < 0)
 		return cs_fail_errno(err, errno, "cannot copy a descriptor");
-	return cs_machine_create(&machine, &m->machine, err);
+	r = cs_machine_create(&machine, &m->machine, err);
+	return r < 0 || !cs_overlay_parked(m->overlay) ? r : cs_overlay_woken(m->overlay, err);
 }
 
 /* What only the way here needed must not be within reach of a guest that breaks out: the store's

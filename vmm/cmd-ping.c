@@ -7,7 +7,7 @@
 
 #include "store/base/own.h"
 #include "vmm/client.h"
-#include "vmm/cmd-common.h"
+#include "vmm/cmd-spawner.h"
 #include "vmm/command.h"
 
 #define COUNT_MAX       1000000
@@ -93,10 +93,11 @@ static int run(const struct cs_globals *globals, void *opts, struct cs_err *err)
 			  &seconds, err);
 	if (r < 0)
 		return r;
+	cs_spawner_prepare();
 	r = cs_cmd_store_open(globals, &store, err);
 	if (r < 0)
 		return r;
-	r = cs_cmd_guest_running(store, o->guest, &guest, err);
+	r = cs_cmd_guest_awake(store, o->guest, &guest, err);
 	if (r < 0)
 		return r;
 	r = cs_report_open(columns, sizeof(columns) / sizeof(columns[0]), &report, err);

@@ -228,7 +228,8 @@ static bool boot_instead(struct cs_spawner *s, struct cs_spawn_guest *guest,
 {
 	struct cs_err again = { 0 };
 
-	if (why->code != ESTALE || !s->card->resume)
+	/* What is parked cannot be booted instead: it would be lost. */
+	if (why->code != ESTALE || !s->card->resume || s->card->state == CS_GUEST_PARKED)
 		return false;
 	if (!s->cold)
 		fprintf(stderr, "clearstore: template '%s': %s: guests boot instead\n",

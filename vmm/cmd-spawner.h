@@ -93,6 +93,11 @@ int cs_spawner_names(struct cs_spawner *spawner, const char *name, struct cs_err
  * it. */
 void cs_spawner_take_back(struct cs_store *store, struct cs_spawn_guest *guest);
 
+/* As cs_cmd_guest_running(), and one that is parked is woken first: returns when it answers. Call
+ * cs_spawner_prepare() before. cmd-start.c */
+int cs_cmd_guest_awake(struct cs_store *store, const char *name, struct cs_cmd_guest *ret,
+		       struct cs_err *err);
+
 /* ---- options that spawn and run share: cmd-spawn.c ----------------------------------------- */
 
 struct cs_spawn_options {

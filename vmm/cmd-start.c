@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "cow/park.h"
 #include "store/base/own.h"
 #include "vmm/cmd-guest.h"
 #include "vmm/cmd-spawner.h"
@@ -54,11 +55,36 @@ static int start_guest(struct cs_store *store, const struct cs_host_kvm *kvm,
 
 	snprintf(name, sizeof(name), "%s@%s", card->template, card->version);
 	r = cs_template_open(store, name, &template, err);
+	if (r == 0 && card->state == CS_GUEST_PARKED)
+		r = cs_parked_check(store, card->guest, err);
 	if (r < 0)
 		return r;
 	spawner.template = template;
 	snprintf(guest.name, sizeof(guest.name), "%s", card->guest);
 	return cs_spawner_run(&spawner, err);
+}
+
+int cs_cmd_guest_awake(struct cs_store *store, const char *name, struct cs_cmd_guest *ret,
+		       struct cs_err *err)
+{
+	cs_auto(cs_cmd_guest_closep) struct cs_cmd_guest guest = { .dirfd = -1 };
+	cs_auto(cs_host_kvm_freep) struct cs_host_kvm *kvm = NULL;
+	int r;
+
+	r = cs_cmd_guest_open(store, name, &guest, err);
+	if (r < 0)
+		return r;
+	if (guest.card->state != CS_GUEST_PARKED)
+		return cs_cmd_guest_running(store, name, ret, err);
+	cs_fd_closep(&guest.dirfd);
+	r = cs_spawner_kvm_open(&kvm, err);
+	if (r == 0)
+		r = start_guest(store, kvm, guest.card, true, err);
+	/* Another may have woken it just now: then it will be there in a moment, and is waited for
+	 * by whoever talks to it. */
+	if (r < 0 && r != -EBUSY)
+		return r;
+	return cs_cmd_guest_running(store, name, ret, err);
 }
 
 /* (restarted): those that ran were just stopped. */
@@ -140,7 +166,8 @@ static const struct argp start_argp = {
 	.parser = parse,
 	.args_doc = "GUEST...",
 	.doc = "Start guests that do not run, as they were spawned. A persistent one finds its "
-	       "disk as it left it, any other begins anew.",
+	       "disk as it left it, any other begins anew; one that is parked goes on where it "
+	       "stood.",
 	.children = children,
 };
 

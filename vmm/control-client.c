@@ -234,8 +234,9 @@ static int ask(int dirfd, const struct request *request, const struct cs_patienc
 	return 0;
 }
 
+/* The connection in *ret_fd; NULL: it is closed. */
 static int call(int dirfd, const struct request *request, unsigned timeout_ms, char **ret,
-		struct cs_err *err)
+		int *ret_fd, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int fd = -1;
 	const struct cs_patience patience = { cs_client_now_ms() + timeout_ms, -1 };
@@ -250,6 +251,8 @@ static int call(int dirfd, const struct request *request, unsigned timeout_ms, c
 	if (!text)
 		return cs_fail_errno(err, ENOMEM, "cannot keep the answer");
 	*ret = text;
+	if (ret_fd)
+		*ret_fd = cs_steal_fd(&fd);
 	return 0;
 }
 
@@ -258,7 +261,7 @@ int cs_control_call(int dirfd, const char *line, unsigned timeout_ms, char **ret
 {
 	const struct request request = { .line = line };
 
-	return call(dirfd, &request, timeout_ms, ret, err);
+	return call(dirfd, &request, timeout_ms, ret, NULL, err);
 }
 
 int cs_control_save(int dirfd, const int fds[], size_t n, const char *words, unsigned timeout_ms,
@@ -268,7 +271,7 @@ int cs_control_save(int dirfd, const int fds[], size_t n, const char *words, uns
 	const struct request request = { .line = line, .fds = fds, .n = n };
 
 	snprintf(line, sizeof(line), "save%s%s", words && *words ? " " : "", words ? words : "");
-	return call(dirfd, &request, timeout_ms, ret, err);
+	return call(dirfd, &request, timeout_ms, ret, NULL, err);
 }
 
 int cs_control_console(int dirfd, int *ret_fd, struct cs_err *err)
@@ -278,4 +281,24 @@ int cs_control_console(int dirfd, int *ret_fd, struct cs_err *err)
 	char reply[CS_CONTROL_LINE];
 
 	return ask(dirfd, &request, &patience, reply, ret_fd, err);
+}
+
+int cs_control_park(int dirfd, const int fds[3], unsigned timeout_ms, char **ret, int *ret_fd,
+		    struct cs_err *err)
+{
+	const struct request request = { .line = "save park sync", .fds = fds, .n = 3 };
+
+	return call(dirfd, &request, timeout_ms, ret, ret_fd, err);
+}
+
+int cs_control_quit(int fd, unsigned timeout_ms, struct cs_err *err)
+{
+	const struct cs_patience patience = { cs_client_now_ms() + timeout_ms, -1 };
+	char reply[CS_CONTROL_LINE];
+	int r;
+
+	r = cs_client_send(fd, "quit\n", 5, &patience);
+	if (r == 0)
+		r = cs_client_read_line(fd, reply, sizeof(reply), &patience);
+	return r < 0 ? talk_failed(r, err) : 0;
 }

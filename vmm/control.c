@@ -27,6 +27,7 @@ struct cs_control_client {
 	int fd_sent[CS_CONTROL_FDS]; /* came with the line that is being read */
 	unsigned fds;
 	bool waits; /* for a late answer: nothing is read from it until then */
+	bool holds; /* the machine, which stands still for it */
 };
 
 TAILQ_HEAD(clients, cs_control_client);
@@ -51,7 +52,7 @@ static void drop(struct cs_control_client *client)
 {
 	const struct cs_control_spec *spec = &client->control->spec;
 
-	if (client->waits && spec->ops->save_gone)
+	if ((client->waits || client->holds) && spec->ops->save_gone)
 		spec->ops->save_gone(spec->arg, client);
 	close_sent(client);
 	TAILQ_REMOVE(&client->control->clients, client, link);
@@ -217,6 +218,12 @@ void cs_control_answer(struct cs_control_client *client, const char *text, const
 		drop(client);
 }
 
+void cs_control_answer_held(struct cs_control_client *client, const char *text)
+{
+	client->holds = true;
+	cs_control_answer(client, text, NULL);
+}
+
 static bool handle(struct cs_control_client *client)
 {
 	const struct cs_control_ops *ops = client->control->spec.ops;
@@ -348,13 +355,13 @@ static bool is_allowed(const struct cs_control *control, int fd)
 	       (peer.uid == 0 || peer.uid == control->uid);
 }
 
-/* One that waits for its answer has a right to be silent. */
+/* One that waits for its answer, or holds the machine, has a right to be silent. */
 static struct cs_control_client *longest_silent(struct cs_control *control)
 {
 	struct cs_control_client *client;
 
 	TAILQ_FOREACH(client, &control->clients, link)
-	if (!client->waits)
+	if (!client->waits && !client->holds)
 		return client;
 	return TAILQ_FIRST(&control->clients);
 }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A running machine's control socket (guests/<name>/control.sock): a line in, a line out.
  *
- *   status            ok state=booting|ready|paused|stopping vcpus=N target_bytes=N
+ *   status            ok state=booting|ready|paused|stopping vcpus=N enrolled=0|1 from_memory=0|1
+ *                     target_bytes=N
  *                     actual_bytes=N reported_bytes=N: of its RAM the guest is asked to get by
  *                     with the first and says it has the second; so many free ones it has
- *                     reported, and the host has taken back
+ *                     reported, and the host has taken back. from_memory: its RAM is mapped from a
+ *                     saved one
  *   stop [GRACE_MS]   ok            asks the agent to power off; the machine then ends
  *   reboot            ok
  *   pause, resume     ok
@@ -18,8 +20,14 @@
  *                                   with the first byte come descriptors (SCM_RIGHTS), opened for
  *                                   reading and writing: of the memory, of the state, and of the
  *                                   disk when the guest has one. The answer comes when everything
- * is written and synced. drop: the guest drops its caches before; sync: it writes out its file
- * systems anything else     error WORDS
+ *                                   is written and synced. drop: the guest drops its caches
+ *                                   before; sync: it writes out its file systems
+ *   save park [sync]  ok ...        the descriptors are of the pages that differ
+ *                                   (vmm/snapshot-delta.h), of the state, and of the ticket, a file
+ *                                   that is not empty. From the picture on the machine stands
+ *                                   still, until the client sends quit; should it go away before,
+ *                                   the ticket is made empty and the machine goes on
+ *   anything else     error WORDS
  */
 #pragma once
 
@@ -59,7 +67,8 @@ struct cs_control_ops {
 	 * a cs_control_answer(). (words): what stands behind "save", may be empty. */
 	int (*save)(void *arg, struct cs_control_client *client, const int fds[], size_t n,
 		    const char *words, struct cs_err *err);
-	/* The client of a save is gone before its answer: none is owed any more. */
+	/* The client of a save is gone before its answer, none is owed any more; or the one that it
+	 * held on to behind a cs_control_answer_held(). */
 	void (*save_gone)(void *arg, struct cs_control_client *client);
 };
 
@@ -81,6 +90,9 @@ int cs_control_create(const struct cs_control_spec *spec, struct cs_loop *loop,
 void cs_control_answer(struct cs_control_client *client, const char *text,
 		       const struct cs_err *why);
 
+/* The same, and the client holds the machine from then on: save_gone() is called when it goes. */
+void cs_control_answer_held(struct cs_control_client *client, const char *text);
+
 /* Clients that wait are dropped, and save_gone() called for them. */
 struct cs_control *cs_control_free(struct cs_control *control);
 CS_DEFINE_AUTO(cs_control);
@@ -101,3 +113,10 @@ int cs_control_console(int dirfd, int *ret_fd, struct cs_err *err);
  * up: what the files hold then is half a save at best. */
 int cs_control_save(int dirfd, const int fds[], size_t n, const char *words, unsigned timeout_ms,
 		    char **ret, struct cs_err *err);
+
+/* As cs_control_save() with "park sync". From the answer on the machine stands still for as long as
+ * *ret_fd, the caller's, is open; cs_control_quit() ends it. Closed before, the machine goes on,
+ * and the third of (fds) is an empty file then. */
+int cs_control_park(int dirfd, const int fds[3], unsigned timeout_ms, char **ret, int *ret_fd,
+		    struct cs_err *err);
+int cs_control_quit(int fd, unsigned timeout_ms, struct cs_err *err);

@@ -86,9 +86,10 @@ static int control_status(void *arg, char *text, size_t bytes, struct cs_err *er
 
 	cs_virtio_balloon_info(machine->balloon, &balloon);
 	snprintf(text, bytes,
-		 "state=%s vcpus=%u enrolled=%d target_bytes=%" PRIu64 " actual_bytes=%" PRIu64
-		 " reported_bytes=%" PRIu64,
-		 state_of(machine), machine->spec.vcpus, machine->enrolled, balloon.target_bytes,
+		 "state=%s vcpus=%u enrolled=%d from_memory=%d target_bytes=%" PRIu64
+		 " actual_bytes=%" PRIu64 " reported_bytes=%" PRIu64,
+		 state_of(machine), machine->spec.vcpus, machine->enrolled,
+		 machine->mem.ram.seg[0].backing != CS_BACKING_ANON, balloon.target_bytes,
 		 balloon.actual_bytes, balloon.reported_bytes);
 	return 0;
 }

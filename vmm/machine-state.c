@@ -7,6 +7,7 @@
 #include "store/base/io.h"
 #include "vmm/irq.h"
 #include "vmm/machine-private.h"
+#include "vmm/snapshot-delta.h"
 #include "vmm/snapshot.h"
 
 #define STATE_VERSION 2u /* 2: there is a balloon */
@@ -119,7 +120,8 @@ int cs_machine_load(struct cs_machine *machine, const void *data, size_t bytes, 
 
 int cs_machine_restore(struct cs_machine *machine, struct cs_err *err)
 {
-	const int fd = machine->spec.boot->state_fd;
+	const struct cs_boot *boot = machine->spec.boot;
+	const int fd = boot->state_fd;
 	cs_auto(cs_mem_freep) void *data = NULL;
 	struct stat st;
 	size_t bytes;
@@ -130,6 +132,9 @@ int cs_machine_restore(struct cs_machine *machine, struct cs_err *err)
 	if (!S_ISREG(st.st_mode) || st.st_size <= 0 || (uint64_t)st.st_size > CS_STREAM_BYTES_MAX)
 		return cs_fail(err, EBADMSG, "state: broken: not the size of a machine's state");
 	bytes = (size_t)st.st_size;
+	r = boot->delta_fd >= 0 ? cs_delta_read(&machine->mem.ram, boot->delta_fd, err) : 0;
+	if (r < 0)
+		return r;
 	data = malloc(bytes);
 	if (!data)
 		return cs_fail_errno(err, ENOMEM, "cannot read its state");

@@ -17,6 +17,7 @@ struct cs_machine_agent {
 	char *const *command; /* NULL-ended; NULL: none */
 	char *const *env;     /* NULL-ended; NULL: none */
 	bool persist, run_init;
+	bool same; /* it was parked: this is no other guest than it was */
 };
 
 struct cs_host_kvm; /* vmm/kvm.h: /dev/kvm opened and probed once, before the fork */

@@ -18,13 +18,17 @@
 
 #include "store/base/io.h"
 #include "vmm/machine-private.h"
+#include "vmm/snapshot-delta.h"
 #include "vmm/snapshot-memory.h"
 
-enum { MEMORY, STATE, DISK, FILES }; /* the descriptors, in the order they come */
+/* The descriptors, in the order they come: of a save the first two or three, to park the first two
+ * and the ticket. */
+enum { MEMORY, STATE, DISK, TICKET, FILES };
 
 enum stage {
 	STAGE_FREEZING, /* the agent was asked */
 	STAGE_WRITING,  /* the child is at it */
+	STAGE_HELD,     /* to park: all is written, the machine stands still until it is ended */
 };
 
 /* What the child says, once, before it ends. */
@@ -37,7 +41,7 @@ struct cs_snapshot {
 	struct cs_machine *machine;
 	struct cs_control_client *client; /* NULL: nobody waits any more */
 	enum stage stage;
-	int fd[FILES]; /* DISK -1: the guest has none */
+	int fd[FILES]; /* DISK -1: the guest has none, or is parked; TICKET -1: it is not */
 	struct cs_stream *stream;
 	struct cs_picture picture;
 
@@ -123,7 +127,10 @@ static int write_all(struct cs_snapshot *s, struct report *report)
 
 	/* First the state: it puts words for the clone's guest into the picture of its memory. */
 	r = write_state(s, &report->err);
-	if (r == 0)
+	if (r == 0 && s->fd[TICKET] >= 0)
+		r = cs_delta_write(&s->picture, s->fd[MEMORY], go_on, s, &report->count,
+				   &report->err);
+	else if (r == 0)
 		r = cs_picture_write(&s->picture, s->fd[MEMORY], go_on, s, &report->count,
 				     &report->err);
 	for (int i = 0; i < FILES && r == 0; i++) {
@@ -160,6 +167,20 @@ struct cs_snapshot *cs_snapshot_free(struct cs_snapshot *s)
 	return NULL;
 }
 
+/* The vCPUs stood still for the picture, or since: let them go on. */
+static void let_go(struct cs_snapshot *s)
+{
+	struct cs_machine *machine = s->machine;
+
+	/* Whoever took the picture may put it where the next start finds it, now or later: it is no
+	 * longer what this guest is. When that cannot be said, the guest must not go on. */
+	if (s->fd[TICKET] >= 0 && s->stage != STAGE_FREEZING && !machine->ended &&
+	    (ftruncate(s->fd[TICKET], 0) < 0 || fdatasync(s->fd[TICKET]) < 0))
+		cs_machine_end(machine, CS_STOP_REQUEST);
+	cs_machine_unpark(machine);
+	cs_agent_thaw(machine->agent);
+}
+
 static void finish(struct cs_snapshot *s, const struct cs_err *why)
 {
 	struct cs_control_client *client = s->client;
@@ -167,6 +188,15 @@ static void finish(struct cs_snapshot *s, const struct cs_err *why)
 
 	snprintf(text, sizeof(text), "pause_us=%" PRIu64 " pages=%" PRIu64 " bytes=%" PRIu64,
 		 s->pause_us, s->report.count.pages, s->report.count.bytes);
+	if (s->fd[TICKET] >= 0 && !why && client) {
+		s->stage = STAGE_HELD;
+		s->watch = cs_watch_free(s->watch);
+		cs_fd_closep(&s->report_fd);
+		cs_control_answer_held(client, text);
+		return;
+	}
+	if (s->fd[TICKET] >= 0)
+		let_go(s);
 	/* The next save may begin in the answer's wake. */
 	s->machine->snapshot = NULL;
 	if (client)
@@ -209,7 +239,10 @@ void cs_snapshot_gone(struct cs_machine *machine)
 		shutdown(s->report_fd, SHUT_WR);
 		return;
 	}
-	cs_agent_thaw(machine->agent);
+	if (s->stage == STAGE_HELD)
+		let_go(s);
+	else
+		cs_agent_thaw(machine->agent);
 	machine->snapshot = cs_snapshot_free(s);
 }
 
@@ -267,6 +300,9 @@ static int take_picture(struct cs_snapshot *s, struct cs_err *err)
 	if (!s->stream)
 		return cs_fail_errno(err, ENOMEM, "cannot save its state");
 	cs_machine_core_state(machine, s->stream);
+	/* What is parked finds its disk as it left it, power cut or not. */
+	if (s->fd[TICKET] >= 0 && machine->spec.disk && fdatasync(machine->spec.disk->fd) < 0)
+		return cs_fail_errno(err, errno, "cannot write its disk out");
 	r = clone_disk(s, err);
 	return r < 0 ? r : start_child(s, err);
 }
@@ -286,14 +322,14 @@ void cs_snapshot_frozen(struct cs_machine *machine, int error)
 		return;
 	}
 	/* A clone of a file waits for what is not on the disk yet: get that done before. */
-	if (s->fd[DISK] >= 0)
+	if (machine->spec.disk)
 		fdatasync(machine->spec.disk->fd);
 	from = now_us();
 	cs_machine_park(machine);
 	r = take_picture(s, &err);
-	cs_machine_unpark(machine);
+	if (s->fd[TICKET] < 0)
+		let_go(s);
 	s->pause_us = now_us() - from;
-	cs_agent_thaw(machine->agent);
 	cs_picture_clear(&s->picture);
 	s->stream = cs_stream_free(s->stream);
 	if (r < 0)
@@ -303,7 +339,7 @@ void cs_snapshot_frozen(struct cs_machine *machine, int error)
 /* ---- the beginning -----------------------------------------------------------------------------
  */
 
-static int parse_words(const char *words, uint32_t *ret_flags)
+static int parse_words(const char *words, uint32_t *ret_flags, bool *ret_park)
 {
 	while (*words) {
 		const size_t bytes = strcspn(words, " ");
@@ -312,6 +348,8 @@ static int parse_words(const char *words, uint32_t *ret_flags)
 			*ret_flags |= CS_WIRE_FREEZE_DROP;
 		else if (bytes == 4 && strncmp(words, "sync", bytes) == 0)
 			*ret_flags |= CS_WIRE_FREEZE_SYNC;
+		else if (bytes == 4 && strncmp(words, "park", bytes) == 0)
+			*ret_park = true;
 		else
 			return -EINVAL;
 		words += bytes;
@@ -334,9 +372,10 @@ static bool are_files(const int fds[], size_t n)
 	return true;
 }
 
-static int check(const struct cs_machine *machine, const int fds[], size_t n, struct cs_err *err)
+static int check(const struct cs_machine *machine, const int fds[], size_t n, bool park,
+		 struct cs_err *err)
 {
-	const size_t wanted = machine->spec.disk ? FILES : FILES - 1;
+	const size_t wanted = machine->spec.disk || park ? 3 : 2;
 
 	if (machine->snapshot)
 		return cs_fail(err, EBUSY, "it is being saved already");
@@ -358,11 +397,12 @@ int cs_snapshot_begin(struct cs_machine *machine, struct cs_control_client *clie
 {
 	struct cs_snapshot *s;
 	uint32_t flags = 0;
+	bool park = false;
 	int r;
 
-	if (parse_words(words, &flags) < 0)
-		return cs_fail(err, EINVAL, "save: it takes the words drop and sync");
-	r = check(machine, fds, n, err);
+	if (parse_words(words, &flags, &park) < 0)
+		return cs_fail(err, EINVAL, "save: it takes the words drop, sync and park");
+	r = check(machine, fds, n, park, err);
 	if (r < 0)
 		return r;
 	s = calloc(1, sizeof(*s));
@@ -384,7 +424,8 @@ int cs_snapshot_begin(struct cs_machine *machine, struct cs_control_client *clie
 	*s = (struct cs_snapshot){ .machine = machine,
 				   .client = client,
 				   .stage = STAGE_FREEZING,
-				   .fd = { fds[MEMORY], fds[STATE], n == FILES ? fds[DISK] : -1 },
+				   .fd = { fds[MEMORY], fds[STATE], n > 2 && !park ? fds[2] : -1,
+					   park ? fds[2] : -1 },
 				   .report_fd = -1 };
 	machine->snapshot = s;
 	return 0;

@@ -57,6 +57,8 @@ struct cs_boot {
 	int kernel_fd; /* an uncompressed ELF vmlinux */
 	int initrd_fd; /* -1: none */
 	int state_fd;  /* -1: boot the kernel */
+	int delta_fd;  /* resumed: what of the memory differs from what it is mapped from
+			  (vmm/snapshot-delta.h); -1: nothing */
 	const char *
 		cmdline; /* the template's own part of it; the machine adds what its devices need */
 	bool stock_kernel; /* a distribution's kernel: without the clearstore patches */

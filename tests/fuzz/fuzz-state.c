@@ -94,9 +94,9 @@ static struct cs_machine *make(bool disk, int state_fd, struct cs_err *err)
 {
 	static const struct cs_machine_agent agent = { .hostname = "fuzz" };
 	const struct cs_disk file = { .fd = world.disk_fd, .bytes = DISK_BYTES };
-	const struct cs_boot boot = { .kernel_fd = world.kernel_fd,
-				      .initrd_fd = -1,
-				      .state_fd = state_fd };
+	const struct cs_boot boot = {
+		.kernel_fd = world.kernel_fd, .initrd_fd = -1, .state_fd = state_fd, .delta_fd = -1
+	};
 	const struct cs_machine_spec spec = {
 		.kvm = &world.kvm,
 		.ram = &world.ram,

@@ -84,7 +84,9 @@ static int load(const struct kernel *kernel, const char *cmdline, int initrd_fd,
 		struct cs_boot_entry *entry)
 {
 	cs_auto(cs_fd_closep) int fd = file_of(kernel);
-	const struct cs_boot boot = { .kernel_fd = fd, .initrd_fd = initrd_fd, .state_fd = -1 };
+	const struct cs_boot boot = {
+		.kernel_fd = fd, .initrd_fd = initrd_fd, .state_fd = -1, .delta_fd = -1
+	};
 	struct cs_err err = { 0 };
 	int r = cs_boot_linux_load(&mem, &boot, cmdline, entry, &err);
 
@@ -125,7 +127,9 @@ static void test_kernel_file_untouched(void **state)
 {
 	const struct kernel kernel = honest();
 	cs_auto(cs_fd_closep) int fd = file_of(&kernel);
-	const struct cs_boot boot = { .kernel_fd = fd, .initrd_fd = -1, .state_fd = -1 };
+	const struct cs_boot boot = {
+		.kernel_fd = fd, .initrd_fd = -1, .state_fd = -1, .delta_fd = -1
+	};
 	struct cs_boot_entry entry;
 	uint8_t byte;
 

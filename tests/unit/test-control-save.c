@@ -234,6 +234,32 @@ static void test_client_leaves(void **state)
 	close(fd);
 }
 
+/* One that holds the machine is served on, and its end is told. */
+static void test_holds(void **state)
+{
+	struct world *w = *state;
+	int fd = client(w), others[40], pipes[3];
+
+	put(w, fd, "save park sync\n", 3, pipes);
+	assert_string_equal(w->words, "park sync");
+	close_all(w->fd, 3);
+	cs_control_answer_held(w->client, "bytes=1");
+	settle(w->loop);
+	assert_reads(fd, "ok bytes=1\n");
+	for (unsigned i = 0; i < 40; i++) {
+		others[i] = client(w);
+		settle(w->loop);
+	}
+	put(w, fd, "pause\n", 0, NULL);
+	assert_reads(fd, "ok\n");
+	assert_int_equal(w->gone, 0);
+	close(fd);
+	settle(w->loop);
+	assert_int_equal(w->gone, 1);
+	close_all(others, 40);
+	close_all(pipes, 3);
+}
+
 /* What is not taken is closed: with other words, too many, refused, half a line. */
 static void test_descriptors_are_not_kept(void **state)
 {
@@ -338,6 +364,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_client_leaves, open_world, close_world),
 		cmocka_unit_test_setup_teardown(test_descriptors_are_not_kept, open_world,
 						close_world),
+		cmocka_unit_test_setup_teardown(test_holds, open_world, close_world),
 		cmocka_unit_test_setup_teardown(test_keeps_its_place, open_world, close_world),
 		cmocka_unit_test_setup_teardown(test_client_call, open_world, close_world),
 	};

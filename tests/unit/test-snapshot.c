@@ -34,6 +34,7 @@ static struct played {
 	int ficlone; /* errno of a clone; 0: good */
 	bool die;    /* the writer is killed */
 	bool wait;   /* the writer waits until it is given up */
+	bool held;   /* the client holds the machine */
 
 	unsigned frozen, thawed, answers, clones;
 	uint32_t flags;
@@ -42,6 +43,7 @@ static struct played {
 } played;
 
 int __wrap_cs_agent_freeze(struct cs_agent *agent, uint32_t flags);
+void __wrap_cs_control_answer_held(struct cs_control_client *client, const char *text);
 int __wrap_cs_agent_thaw(struct cs_agent *agent);
 void __wrap_cs_control_answer(struct cs_control_client *client, const char *text,
 			      const struct cs_err *why);
@@ -72,6 +74,12 @@ void __wrap_cs_control_answer(struct cs_control_client *client, const char *text
 	played.answers++;
 	played.why = why ? *why : (struct cs_err){ 0 };
 	strncpy(played.text, text, sizeof(played.text) - 1);
+}
+
+void __wrap_cs_control_answer_held(struct cs_control_client *client, const char *text)
+{
+	played.held = true;
+	__wrap_cs_control_answer(client, text, NULL);
 }
 
 int __wrap_ioctl(int fd, unsigned long request, void *arg)
@@ -376,6 +384,107 @@ static void test_machine_ends(void **state)
 	assert_int_equal(played.answers, 0);
 }
 
+/* ---- to park */
+
+static void hold(struct world *w)
+{
+	struct cs_err err;
+
+	/* The third is the ticket. */
+	assert_int_equal(pwrite(w->clone, "1\n", 2, 0), 2);
+	assert_int_equal(begin(w, "park sync", 3, &err), 0);
+	cs_snapshot_frozen(&w->machine, 0);
+	for (int i = 0; i < 10000 && !played.answers; i++) {
+		fake_settle(&w->guest);
+		usleep(1000);
+	}
+	assert_int_equal(played.answers, 1);
+}
+
+static off_t size_of(int fd)
+{
+	struct stat st;
+
+	assert_int_equal(fstat(fd, &st), 0);
+	return st.st_size;
+}
+
+/* All is written, and the machine stands still, for as long as the client likes. */
+static void test_park(void **state)
+{
+	struct world *w = *state;
+
+	hold(w);
+	assert_int_equal(played.why.code, 0);
+	assert_true(played.held);
+	assert_non_null(strstr(played.text, " bytes=8192"));
+	assert_true(w->machine.parking);
+	assert_int_equal(played.thawed, 0);
+	assert_int_equal(played.clones, 0);
+	assert_true(size_of(w->memory) < 5 * (off_t)PAGE); /* of it only what there is */
+	assert_true(size_of(w->state) > 0);
+	assert_int_equal(size_of(w->clone), 2);
+	fake_settle(&w->guest);
+	assert_int_equal(played.answers, 1);
+	/* It is told to end: the ticket stays good. */
+	w->machine.ended = true;
+	cs_snapshot_gone(&w->machine);
+	assert_null(w->machine.snapshot);
+	assert_int_equal(size_of(w->clone), 2);
+}
+
+/* The client goes away instead: the ticket is void before anything runs. */
+static void test_park_given_up(void **state)
+{
+	struct world *w = *state;
+
+	hold(w);
+	cs_snapshot_gone(&w->machine);
+	assert_null(w->machine.snapshot);
+	assert_int_equal(size_of(w->clone), 0);
+	assert_false(w->machine.parking);
+	assert_int_equal(played.thawed, 1);
+	/* And again. */
+	memset(&played, 0, sizeof(played));
+	hold(w);
+	cs_snapshot_gone(&w->machine);
+	assert_int_equal(played.thawed, 1);
+}
+
+/* The same while it is written, or when the writer fails. */
+static void test_park_fails(void **state)
+{
+	struct world *w = *state;
+	struct cs_err err;
+
+	assert_int_equal(fcntl(w->memory, F_ADD_SEALS, F_SEAL_GROW), 0);
+	hold(w);
+	assert_int_equal(played.why.code, EPERM);
+	assert_false(played.held);
+	assert_null(w->machine.snapshot);
+	assert_false(w->machine.parking);
+	assert_int_equal(played.thawed, 1);
+	assert_int_equal(size_of(w->clone), 0);
+
+	memset(&played, 0, sizeof(played));
+	assert_int_equal(begin(w, "park", 3, &err), 0);
+	cs_snapshot_frozen(&w->machine, 0);
+	assert_true(w->machine.parking);
+	cs_snapshot_gone(&w->machine);
+	finish(w);
+	assert_false(w->machine.parking);
+	assert_int_equal(played.thawed, 1);
+	assert_int_equal(played.answers, 0);
+
+	/* It could not be frozen: it never stood still. */
+	memset(&played, 0, sizeof(played));
+	assert_int_equal(begin(w, "park", 3, &err), 0);
+	cs_snapshot_frozen(&w->machine, -ETIMEDOUT);
+	assert_int_equal(played.why.code, ETIMEDOUT);
+	assert_false(w->machine.parking);
+	assert_int_equal(begin(w, "park", 2, &err), -EINVAL); /* without a ticket */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -387,6 +496,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_writer_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_disk, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_machine_ends, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_park, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_park_given_up, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_park_fails, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -123,7 +123,8 @@ void cs_hooks_run(struct cs_agent *a)
 	size_t n = 0;
 	char **env;
 
-	if (!a->wake.hooks)
+	/* Who was only asleep has nothing to make anew. */
+	if (!a->wake.hooks || a->config.flags & CS_WIRE_CONFIG_SAME)
 		return;
 
 	/* The environment of CONFIG too: it is the only way to tell something to who already runs.

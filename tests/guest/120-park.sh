@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A guest is put to sleep on disk, and goes on where it stood, as itself.
+# shellcheck source=tests/guest/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+guest=$me-a
+folder=$store/guests/$guest
+
+# KiB on disk of what is parked, besides the pages that differ.
+overhead() {
+	local total pages
+
+	total=$(du -s -k "$folder" | cut -f 1)
+	pages=$(($(stat -c %s "$folder/parked/memory") / 1024))
+	echo $((total - pages))
+}
+
+state() {
+	[ "$(field "$guest" state)" = "$1" ]
+}
+
+ids() {
+	cs exec "$guest" -- sh -c 'hostname; cat /proc/sys/kernel/random/boot_id; cat /etc/machine-id 2>/dev/null || :'
+}
+
+# Reads the clock in the guest: right to some seconds, since an exec takes them on some hosts.
+clock_is_right() {
+	local now
+
+	now=$(cs exec "$guest" -- date +%s)
+	[ $((now - EPOCHSECONDS)) -ge -6 ] && [ $((now - EPOCHSECONDS)) -le 6 ]
+}
+
+claim "a guest is spawned" cs spawn tiny --name "$guest" --wait
+cs exec "$guest" -- sh -c 'echo mine >/tmp/mine; head -c 300000 /dev/urandom >/tmp/noise
+	(n=0; while :; do n=$((n + 1)); echo $n >/tmp/n; sleep 1; done) >/dev/null 2>&1 &'
+before=$(ids)
+noise=$(cs exec "$guest" -- md5sum /tmp/noise)
+pid=$(field "$guest" pid)
+claim "it is parked" cs park "$guest"
+is "it is listed as parked" parked "$(field "$guest" state)"
+is "its process is gone" gone "$([ -e "/proc/$pid" ] && ! grep -q '^State:.*[ZX]' "/proc/$pid/status" || echo gone)"
+below "besides its pages it costs little on disk, in KiB" 1024 "$(overhead)"
+is "its template stays while it sleeps" 1 "$(status_of cs template remove tiny)"
+is "it cannot be parked twice" 1 "$(status_of cs park "$guest")"
+sleep 5
+
+claim "a ping wakes it" cs ping "$guest"
+is "it runs" running "$(field "$guest" state)"
+is "it is who it was" "$before" "$(ids)"
+is "it has what it had in memory" "$noise" "$(cs exec "$guest" -- md5sum /tmp/noise)"
+claim "its clock is right" clock_is_right
+claim "its process goes on" cs exec "$guest" -- sh -c 'a=$(cat /tmp/n); sleep 4; [ "$(cat /tmp/n)" -gt "$a" ]'
+is "nothing of it is left on disk" no "$([ -e "$folder/parked" ] && echo yes || echo no)"
+
+# What it drew from the pool in its sleep nobody else has; and neither has it twice.
+for _ in 1 2 3; do
+	claim "it is parked again" cs park "$guest"
+	is "an exec wakes it" mine "$(cs exec "$guest" -- cat /tmp/mine)"
+	cs exec "$guest" -- sh -c 'head -c 16 /dev/urandom | od -An -tx1' >>"$scratch/random"
+done
+is "its random numbers do not repeat" "" "$(sort "$scratch/random" | uniq -d)"
+
+# ---- kill -9 of who parks it, sooner and later: the guest runs, or it is parked
+for ms in 010 030 060 100 160 240 400; do
+	cs ping "$guest" >/dev/null
+	"$program" --store "$store" park "$guest" >/dev/null 2>&1 8>&- 9>&- &
+	sleep "0.$ms"
+	kill -9 $! 2>/dev/null || true
+	wait $! 2>/dev/null || true
+	claim "killed after $ms ms it runs or is parked ($(field "$guest" state))" eventually 10 state "$(field "$guest" state)"
+	is "and answers with what it had" mine "$(cs exec "$guest" -- cat /tmp/mine)"
+	is "and nothing half done is left" "" "$(cs list >/dev/null; find "$store/guests/.marks" -name "park-$guest")"
+done
+
+# ---- what is broken is refused, and the guest is not lost by that
+claim "it is parked" cs park "$guest"
+cp "$folder/parked/state" "$scratch/state"
+printf 'x' | dd of="$folder/parked/state" bs=1 seek=2000 conv=notrunc status=none
+is "a changed state is refused" 1 "$(status_of cs start "$guest")"
+is "the guest is still parked" parked "$(field "$guest" state)"
+cat "$scratch/state" >"$folder/parked/state"
+cp "$folder/parked/memory" "$scratch/memory"
+truncate -s -4096 "$folder/parked/memory"
+is "a truncated memory is refused" 1 "$(status_of cs start "$guest")"
+is "the guest is still parked" parked "$(field "$guest" state)"
+cat "$scratch/memory" >"$folder/parked/memory"
+claim "as it was, it wakes" cs start "$guest" --wait
+is "with what it had" mine "$(cs exec "$guest" -- cat /tmp/mine)"
+
+# ---- stop and remove
+claim "it is parked" cs park "$guest"
+claim "and stopped" cs stop "$guest"
+is "is stopped" stopped "$(field "$guest" state)"
+claim "and starts anew" cs start "$guest" --wait
+is "without what it had" 1 "$(status_of cs exec "$guest" -- test -e /tmp/mine)"
+claim "it is parked" cs park "$guest"
+claim "and removed" cs remove "$guest"
+is "it is gone" "" "$(my_guests)"
+finish
