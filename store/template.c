@@ -27,6 +27,7 @@ struct cs_template {
 	char name[CS_NAME_MAX + 1], version[CS_NAME_MAX + 1];
 	struct cs_manifest *manifest;
 	int part_fd[CS_PART_MAX];
+	bool listed; /* its parts are not opened */
 };
 
 int cs_template_split(const char *text, char ret_name[64], char ret_version[64], struct cs_err *err)
@@ -69,11 +70,34 @@ static int check_verity(int fd, const char *name, const struct cs_manifest_part 
 		       name, r == 0 ? "differs" : "is gone");
 }
 
+static int check_size(const struct stat *st, const char *name,
+		      const struct cs_manifest_part *promised, struct cs_err *err)
+{
+	if (S_ISREG(st->st_mode) && (uint64_t)st->st_size == promised->bytes)
+		return 0;
+	return cs_fail(err, EBADMSG,
+		       "part '%s' is not the file of %llu bytes that the manifest promises", name,
+		       (unsigned long long)promised->bytes);
+}
+
+/* For a list of a thousand: a look at the file is enough. */
+static int look_at_part(const struct cs_template *t, int dirfd, enum cs_part part,
+			struct cs_err *err)
+{
+	const char *name = cs_part_name(part);
+	struct stat st;
+
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return cs_fail_errno(err, errno, "part '%s'", name);
+	return check_size(&st, name, &t->manifest->part[part], err);
+}
+
 static int open_part(struct cs_template *t, int dirfd, enum cs_part part, struct cs_err *err)
 {
 	const struct cs_manifest_part *promised = &t->manifest->part[part];
 	const char *name = cs_part_name(part);
 	struct stat st;
+	int r;
 
 	t->part_fd[part] =
 		openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
@@ -85,11 +109,9 @@ static int open_part(struct cs_template *t, int dirfd, enum cs_part part, struct
 			name);
 	if (t->part_fd[part] < 0 || fstat(t->part_fd[part], &st) < 0)
 		return cs_fail_errno(err, errno, "part '%s'", name);
-	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != promised->bytes)
-		return cs_fail(err, EBADMSG,
-			       "part '%s' is not the file of %llu bytes that the "
-			       "manifest promises",
-			       name, (unsigned long long)promised->bytes);
+	r = check_size(&st, name, promised, err);
+	if (r < 0)
+		return r;
 	return promised->verity[0] ? check_verity(t->part_fd[part], name, promised, err) : 0;
 }
 
@@ -100,8 +122,10 @@ static int open_parts(struct cs_template *t, int dirfd, struct cs_err *err)
 
 	r = cs_manifest_load(dirfd, &t->manifest, err);
 	for (int part = 0; part < CS_PART_MAX && r == 0; part++) {
-		if (t->manifest->part[part].present)
-			r = open_part(t, dirfd, (enum cs_part)part, err);
+		if (!t->manifest->part[part].present)
+			continue;
+		r = t->listed ? look_at_part(t, dirfd, (enum cs_part)part, err)
+			      : open_part(t, dirfd, (enum cs_part)part, err);
 	}
 	return r;
 }
@@ -130,8 +154,8 @@ static int open_version(struct cs_template *t, int dirfd, struct cs_err *err)
 	return open_parts(t, fd, err);
 }
 
-int cs_template_open_any(struct cs_store *store, const char *name, struct cs_template **ret,
-			 struct cs_err *err)
+static int open_template(struct cs_store *store, const char *name, bool listed,
+			 struct cs_template **ret, struct cs_err *err)
 {
 	cs_auto(cs_template_freep) struct cs_template *t = calloc(1, sizeof(*t));
 	cs_auto(cs_fd_closep) int dirfd = -1;
@@ -139,6 +163,7 @@ int cs_template_open_any(struct cs_store *store, const char *name, struct cs_tem
 
 	if (!t)
 		return cs_fail_errno(err, ENOMEM, "template");
+	t->listed = listed;
 	for (int part = 0; part < CS_PART_MAX; part++)
 		t->part_fd[part] = -1;
 	r = cs_template_split(name, t->name, t->version, err);
@@ -158,14 +183,20 @@ int cs_template_open_any(struct cs_store *store, const char *name, struct cs_tem
 	return 0;
 }
 
-int cs_template_open(struct cs_store *store, const char *name, struct cs_template **ret,
-		     struct cs_err *err)
+int cs_template_open_any(struct cs_store *store, const char *name, struct cs_template **ret,
+			 struct cs_err *err)
+{
+	return open_template(store, name, false, ret, err);
+}
+
+static int open_sound(struct cs_store *store, const char *name, bool listed,
+		      struct cs_template **ret, struct cs_err *err)
 {
 	cs_auto(cs_template_freep) struct cs_template *t = NULL;
 	char words[CS_QUARANTINE_TEXT];
 	int r;
 
-	r = cs_template_open_any(store, name, &t, err);
+	r = open_template(store, name, listed, &t, err);
 	if (r < 0)
 		return r;
 	if (cs_quarantine_get(store, t->name, t->version, words))
@@ -176,6 +207,12 @@ int cs_template_open(struct cs_store *store, const char *name, struct cs_templat
 			       t->name, t->version, words, t->name);
 	*ret = cs_steal(t);
 	return 0;
+}
+
+int cs_template_open(struct cs_store *store, const char *name, struct cs_template **ret,
+		     struct cs_err *err)
+{
+	return open_sound(store, name, false, ret, err);
 }
 
 int cs_template_check_present(struct cs_store *store, const struct cs_template *t,
@@ -201,7 +238,8 @@ static int is_visible(const struct dirent *entry)
 	return entry->d_name[0] != '.';
 }
 
-int cs_template_each(struct cs_store *store, cs_template_fn fn, void *arg, struct cs_err *err)
+int cs_template_names(struct cs_store *store, int (*fn)(const char *name, void *arg), void *arg,
+		      struct cs_err *err)
 {
 	struct dirent **names;
 	int n, r = 0;
@@ -210,20 +248,38 @@ int cs_template_each(struct cs_store *store, cs_template_fn fn, void *arg, struc
 	if (n < 0)
 		return cs_fail_errno(err, errno, "cannot list the templates");
 	for (int i = 0; i < n; i++) {
-		cs_auto(cs_template_freep) struct cs_template *t = NULL;
-		struct cs_err broken = { 0 };
-
-		if (r == 0) {
-			cs_template_open(store, names[i]->d_name, &t, &broken);
-			/* gone since it was listed */
-			if (t || broken.code != ENOENT ||
-			    !cs_missing_at(cs_store_templates_fd(store), names[i]->d_name))
-				r = fn(names[i]->d_name, t, t ? NULL : &broken, arg);
-		}
+		if (r == 0)
+			r = fn(names[i]->d_name, arg);
 		free(names[i]);
 	}
 	free(names);
 	return r;
+}
+
+struct each {
+	struct cs_store *store;
+	cs_template_fn fn;
+	void *arg;
+};
+
+static int visit(const char *name, void *arg)
+{
+	const struct each *each = arg;
+	cs_auto(cs_template_freep) struct cs_template *t = NULL;
+	struct cs_err broken = { 0 };
+
+	open_sound(each->store, name, true, &t, &broken);
+	/* gone since it was listed */
+	if (!t && broken.code == ENOENT && cs_missing_at(cs_store_templates_fd(each->store), name))
+		return 0;
+	return each->fn(name, t, t ? NULL : &broken, each->arg);
+}
+
+int cs_template_each(struct cs_store *store, cs_template_fn fn, void *arg, struct cs_err *err)
+{
+	struct each each = { store, fn, arg };
+
+	return cs_template_names(store, visit, &each, err);
 }
 
 /* Is any version of the template in (dirfd) borrowed? */
@@ -459,6 +515,8 @@ int cs_template_view(const struct cs_template *t, enum cs_part part, struct cs_v
 	if (!t->manifest->part[part].present)
 		return cs_fail(err, ENOENT, "template '%s': has no part '%s'", t->name,
 			       cs_part_name(part));
+	if (t->listed)
+		return cs_fail(err, EBADF, "template '%s': is only listed", t->name);
 	*ret = (struct cs_view){
 		.fd = t->part_fd[part],
 		.bytes = t->manifest->part[part].bytes,

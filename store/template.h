@@ -94,8 +94,13 @@ int cs_template_open_any(struct cs_store *store, const char *name, struct cs_tem
 int cs_template_check_present(struct cs_store *store, const struct cs_template *t,
 			      struct cs_err *err);
 
+/* Visit the names of all templates, in order; as below. */
+int cs_template_names(struct cs_store *store, int (*fn)(const char *name, void *arg), void *arg,
+		      struct cs_err *err);
+
 /* Visit all templates (their active version) in order of name; a broken one is visited with (t)
- * NULL and (broken) set. fn returns 0 to go on, anything else ends the walk and is returned. */
+ * NULL and (broken) set. For a list: the parts are looked at, not opened, and not lent (-EBADF). fn
+ * returns 0 to go on, anything else ends the walk and is returned. */
 typedef int (*cs_template_fn)(const char *name, const struct cs_template *t,
 			      const struct cs_err *broken, void *arg);
 int cs_template_each(struct cs_store *store, cs_template_fn fn, void *arg, struct cs_err *err);

@@ -32,9 +32,9 @@ disk_blocks() {
 	stat -c %b "$store/guests/$me-keep/disk"
 }
 shrunk() {
-	[ "$(disk_blocks)" -lt $((full - 12000)) ]
+	[ "$(disk_blocks)" -lt $((full - 3000)) ]
 }
-cs exec "$me-keep" -- sh -c 'head -c 8000000 /big >/root/more; sync'
+cs exec "$me-keep" -- sh -c 'head -c 2000000 /big >/root/more; sync'
 full=$(disk_blocks)
 cs exec "$me-keep" -- sh -c 'rm /root/more; sync'
 claim "what a guest removes is a hole in its disk again" eventually 60 shrunk
