@@ -3,7 +3,7 @@
 # clearstore exec in one running guest: input, output, status, signals, many at once.
 # shellcheck source=tests/guest/lib.sh
 . "$(dirname "$0")/lib.sh"
-cs spawn tiny --name "$me" --memory 160M --wait
+cs spawn tiny --name "$me" --wait
 
 is "output comes back" "hello from $me" "$(cs exec "$me" -- sh -c 'echo hello from $(hostname)')"
 is "so does the status" 9 "$(status_of cs exec "$me" -- sh -c 'exit 9')"

@@ -104,19 +104,22 @@ def shell(*command):
     os.write(fd, b"stty size\n")
     claim("it follows when ours changes", wait_for(fd, b"40 120") is not None)
 
-    os.write(fd, b"echo sleep''ing; sleep 1000; echo status $?\n")
+    # It says itself that it is there: then it has the terminal, however slow the host is.
+    os.write(fd, b"sh -c 'echo sleep\"\"ing; exec sleep 1000'; echo status $?\n")
     claim("a command runs", wait_for(fd, b"sleeping") is not None)
-    time.sleep(1)
     os.write(fd, b"\x03")
+    # A Ctrl-C flushes what was typed before the terminal has seen it, and is echoed after that.
+    wait_for(fd, b"^C")
     os.write(fd, b"echo af''ter $?\n")
     claim("Ctrl-C interrupts it, and the shell goes on", wait_for(fd, b"after 130") is not None)
 
-    os.write(fd, b"sleep 1000\n")
-    time.sleep(1)
+    os.write(fd, b"sh -c 'echo sleep\"\"ing again; exec sleep 1000'\n")
+    wait_for(fd, b"sleeping again")
     os.write(fd, b"\x1a")
+    claim("Ctrl-Z stops it, and the shell says so", wait_for(fd, b"topped") is not None)
     os.write(fd, b"jobs; kill -KILL %1; echo jo''bs\n")
     told = wait_for(fd, b"jobs\r\n")
-    claim("Ctrl-Z stops it: job control works", told is not None and b"topped" in told)
+    claim("job control works", told is not None and b"topped" in told)
 
     os.write(fd, b"wait; exit 5\n")
     wait_for(fd, b"what never comes")
