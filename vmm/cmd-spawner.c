@@ -374,6 +374,31 @@ static void serve(struct cs_spawner *s, int timeout_ms)
 	show(s, false);
 }
 
+/* Nobody waits for ever, when a limit is set: what has not settled by then has failed. */
+static void give_up(struct cs_spawner *s)
+{
+	struct cs_err why = { 0 };
+
+	cs_fail(&why, ETIMEDOUT, "it has not answered in %" PRIu64 " s", s->timeout_ms / 1000);
+	for (size_t i = 0; i < s->started; i++) {
+		if (s->guests[i].event_fd >= 0)
+			failed(s, &s->guests[i], &why);
+	}
+	s->broken = true;
+}
+
+static void await(struct cs_spawner *s)
+{
+	const uint64_t spent = (cs_cmd_now_us() - s->begun_us) / 1000;
+
+	if (!s->timeout_ms)
+		serve(s, -1);
+	else if (spent < s->timeout_ms)
+		serve(s, (int)(s->timeout_ms - spent));
+	else
+		give_up(s);
+}
+
 static int open_spawner(struct cs_spawner *s, const sigset_t *set, struct cs_err *err)
 {
 	struct epoll_event event = { .events = EPOLLIN, .data.u32 = SIGNAL_SLOT };
@@ -409,7 +434,7 @@ static void keep_pace(struct cs_spawner *s)
 	const size_t at_once = s->wait ? (size_t)sysconf(_SC_NPROCESSORS_ONLN) : SIZE_MAX;
 
 	while (s->started - s->settled >= at_once && !s->interrupted)
-		serve(s, -1);
+		await(s);
 }
 
 static void start_all(struct cs_spawner *s)
@@ -427,7 +452,7 @@ static void start_all(struct cs_spawner *s)
 		serve(s, 0);
 	}
 	while (s->settled < s->started && !s->interrupted)
-		serve(s, -1);
+		await(s);
 	for (size_t i = 0; i < s->started && s->interrupted; i++) {
 		if (s->guests[i].state == CS_SPAWN_STARTED)
 			cs_spawner_take_back(s->store, &s->guests[i]);

@@ -61,6 +61,8 @@ struct cs_spawner {
 	const char *prefix;         /* names are free numbers behind it. NULL: as given */
 	bool create;                /* make the overlays; false: they are there (start) */
 	bool wait;                  /* until ready, not only running */
+	uint64_t timeout_ms; /* what has not settled by then is taken back; 0: wait for ever; at
+				most INT_MAX */
 	struct cs_spawn_guest *guests;
 	size_t n;
 	/* private */

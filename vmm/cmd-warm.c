@@ -42,7 +42,9 @@ static const struct argp_option options[] = {
 	  "again",
 	  1 },
 	{ "timeout", KEY_TIMEOUT, "SECONDS", 0,
-	  "How long --ready-cmd is tried (default: " TIMEOUT_DEFAULT ")", 1 },
+	  "How long the guest may take to boot, and how long --ready-cmd is tried after that "
+	  "(default: " TIMEOUT_DEFAULT ")",
+	  1 },
 	{ 0 },
 };
 
@@ -108,6 +110,7 @@ static int boot(struct warm *warm, struct cs_err *err)
 		.prefix = GUEST_PREFIX,
 		.create = true,
 		.wait = true,
+		.timeout_ms = warm->timeout_ms,
 		.guests = &warm->guest,
 		.n = 1,
 	};
