@@ -6,7 +6,6 @@
  * Somebody waits for all of this, and a system call can cost a millisecond: what can be done before
  * the guest is saved is done in cs_wake_prepare(), what can be done behind READY is done there. */
 #include <string.h>
-#include <unistd.h>
 
 #include "vmm/guest/agent/agent.h"
 
@@ -65,7 +64,7 @@ static void become(struct cs_agent *a)
 
 void cs_wake(struct cs_agent *a, bool reset)
 {
-	const int lost = a->control.fd;
+	struct cs_watch lost = a->control;
 	bool must;
 
 	/* On the way down there is nobody to become. */
@@ -83,8 +82,7 @@ void cs_wake(struct cs_agent *a, bool reset)
 		cs_freezer_release(a);
 	}
 
-	/* With the last descriptor it also leaves the epoll set. */
-	close(lost);
+	cs_watch_close(a, &lost);
 	cs_control_serve(a);
 	cs_freezer_settle(a);
 }
