@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the scripts that measure share: running the program, reading counters, writing results."""
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+MIB = 1 << 20
+# What the deltas of /proc/meminfo are taken of. VmallocUsed holds kernel stacks too, so these are
+# taken off: what stays is mostly KVM's bookkeeping for memory slots.
+COUNTERS = ("PageTables", "SecPageTables", "Slab", "KernelStack", "Percpu", "VmallocUsed")
+
+
+class Failure(Exception):
+    pass
+
+
+def clearstore(options, *words, check=True):
+    """Run the program; its standard output."""
+    done = subprocess.run([options.program, "--store", options.store, *words], text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if check and done.returncode != 0:
+        raise Failure(f"clearstore {' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def guests(options):
+    """The running guests of the store: name -> pid."""
+    rows = json.loads(clearstore(options, "list", "--running", "--json"))
+    return {row["name"]: row["pid"] for row in rows}
+
+
+def numbers(path):
+    """The "Key: 123 kB" lines of a file in /proc, in bytes; a key that comes twice is summed."""
+    found = {}
+    with open(path) as lines:
+        for line in lines:
+            words = line.replace(":", " ").split()
+            if len(words) == 3 and words[2] == "kB":
+                found[words[0]] = found.get(words[0], 0) + int(words[1]) * 1024
+    return found
+
+
+def drop_caches():
+    os.sync()
+    with open("/proc/sys/vm/drop_caches", "w") as knob:
+        knob.write("3\n")
+
+
+def read_template(options):
+    """Bring the template's parts into the page cache, as after the first of many guests."""
+    folder = os.path.join(options.store, "templates", options.template, "active")
+    for part in os.scandir(folder):
+        if part.is_file():
+            with open(part.path, "rb", buffering=0) as data:
+                while data.read(4 * MIB):
+                    pass
+
+
+def answer(options, names, how):
+    """Each guest must answer, or it does not count as one."""
+    for name in names:
+        if how == "exec":
+            said = clearstore(options, "exec", name, "--", "echo", "here").strip()
+            if said != "here":
+                raise Failure(f"guest '{name}' answered '{said}', not 'here'")
+        else:
+            clearstore(options, "ping", name)
+
+
+def processes(pids):
+    """Sums over the guests' processes."""
+    total = {"Pss": 0, "Private_Dirty": 0, "VmPTE": 0, "Threads": 0}
+    for pid in pids:
+        rollup = numbers(f"/proc/{pid}/smaps_rollup")
+        total["Pss"] += rollup["Pss"]
+        total["Private_Dirty"] += rollup["Private_Dirty"]
+        total["VmPTE"] += numbers(f"/proc/{pid}/status")["VmPTE"]
+        total["Threads"] += len(os.listdir(f"/proc/{pid}/task"))
+    return total
+
+
+def cpu_ticks(pids):
+    """CPU time used so far by all threads of the guests' processes, in clock ticks."""
+    ticks = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/stat") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks
+
+
+def marginal(before, after, process, n):
+    """What each of n guests costs, in bytes: name -> (value, depth of the row). Readings of
+    /proc/meminfo before and after, sums over the guests' processes."""
+    whole = before["MemAvailable"] - after["MemAvailable"]
+    delta = {key: after[key] - before[key] for key in COUNTERS if key in before}
+    delta["VmallocUsed"] -= delta["KernelStack"]
+    # What other processes took or gave back meanwhile: on an idle host it is about nothing.
+    others = sum(after[key] - before[key] for key in ("AnonPages", "Shmem")) - \
+        process["Private_Dirty"]
+    explained = process["Private_Dirty"] + others + sum(delta.values())
+    rows = {"marginal memory (MemAvailable)": whole,
+            "  Private_Dirty of the process": process["Private_Dirty"],
+            "  of processes that are no guests": others}
+    for key, value in delta.items():
+        rows["  " + key + (" without stacks" if key == "VmallocUsed" else "")] = value
+    rows["  not explained by these"] = whole - explained
+    rows["Pss of the process"] = process["Pss"]
+    rows["VmPTE of the process (in PageTables)"] = process["VmPTE"]
+    return {name: value / n for name, value in rows.items()}
+
+
+def percentile(values, part):
+    """The smallest value that (part) of all are not above."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+def host():
+    with open("/proc/cpuinfo") as info:
+        model = next((line.split(":", 1)[1].strip() for line in info
+                      if line.startswith("model name")), "unknown CPU")
+    memory = numbers("/proc/meminfo")["MemTotal"] / (1 << 30)
+    return f"Linux {os.uname().release}, {os.cpu_count()} x {model}, {memory:.0f} GiB"
+
+
+def warn_of_swap(me):
+    with open("/proc/swaps") as swaps:
+        if len(swaps.readlines()) > 1:
+            print(f"{me}: this host has swap, so the figures mean little (swapoff -a)",
+                  file=sys.stderr)
+
+
+def progress(text):
+    if sys.stderr.isatty():
+        print(f"\r{text}\033[K", end="", file=sys.stderr, flush=True)
+
+
+def write_csv(path, rows):
+    with open(path, "w", newline="") as out:
+        writer = csv.DictWriter(out, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_json(path, value):
+    with open(path, "w") as out:
+        json.dump(value, out, indent=1)
+        out.write("\n")
+
+
+def plot(path, script):
+    """Draw with gnuplot, where there is one."""
+    if not shutil.which("gnuplot"):
+        print(f"no gnuplot, so no {path} (apt-get install gnuplot-nox)", file=sys.stderr)
+        return
+    head = (f'set terminal pngcairo size 900,540 font "sans,11"\nset output "{path}"\n'
+            'set datafile separator ","\nset grid ytics lc rgb "#d0d0d0"\nset border 3\n'
+            'set tics nomirror\nset key outside right top\n')
+    subprocess.run(["gnuplot"], input=head + script, text=True, check=True)
+
+
+def add_options(parser):
+    """What all of them take."""
+    parser.add_argument("--template", required=True, metavar="T")
+    parser.add_argument("--memory", default="128M", help="RAM of each guest (128M)")
+    parser.add_argument("--name", default=f"bench-{os.getpid()}", help="of the guests")
+    parser.add_argument("--store", default=os.environ.get("CLEARSTORE_STORE",
+                                                          "/var/lib/clearstore"))
+    parser.add_argument("--program", default=os.environ.get("CLEARSTORE", "clearstore"))
+
+
+def remove_guests(options):
+    """All whose names begin as ours do. In portions: a command line has an end."""
+    rows = json.loads(clearstore(options, "list", "--json", check=False) or "[]")
+    ours = re.compile(re.escape(options.name) + r"(-.*)?$")
+    names = [row["name"] for row in rows if ours.match(row["name"])]
+    for i in range(0, len(names), 500):
+        clearstore(options, "remove", "--force", *names[i:i + 500], check=False)
+
+
+def main(me, options, run):
+    """Run, and whatever happens remove the guests unless --keep says otherwise."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
+    if os.geteuid() != 0:
+        print(f"{me}: needs root, to drop caches and read other users' processes", file=sys.stderr)
+        return 1
+    warn_of_swap(me)
+    try:
+        run(options)
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except (Failure, OSError, subprocess.SubprocessError) as failure:
+        print(f"{me}: {failure}", file=sys.stderr)
+        return 1
+    finally:
+        progress("")
+        if not getattr(options, "keep", False):
+            remove_guests(options)
+
+
