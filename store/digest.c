@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "store/digest.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -15,9 +17,50 @@
 #define STEP_BYTES  (UINT64_C(1) << 20)
 #define BLOCK_BYTES UINT64_C(4096)
 
-static void md_ctx_freep(EVP_MD_CTX **ctx)
+/* The name that stands for the interface of evp.h as we were compiled with it. */
+#define LIBRARY "libcrypto.so.3"
+
+/* libcrypto, loaded when there is something to hash: a spawn, an exec, a monitor have nothing, and
+ * its relocations alone would cost each of them a millisecond. It stays once it is there. */
+struct crypto {
+	EVP_MD_CTX *ctx;
+	__typeof__(&EVP_MD_CTX_new) ctx_new;
+	__typeof__(&EVP_MD_CTX_free) ctx_free;
+	__typeof__(&EVP_sha256) sha256;
+	__typeof__(&EVP_DigestInit_ex) init;
+	__typeof__(&EVP_DigestUpdate) update;
+	__typeof__(&EVP_DigestFinal_ex) final;
+};
+
+static bool find(void *library, const char *name, void *ret)
 {
-	EVP_MD_CTX_free(*ctx);
+	void *symbol = dlsym(library, name);
+
+	memcpy(ret, &symbol, sizeof(symbol));
+	return symbol;
+}
+
+static int load(struct crypto *ret, struct cs_err *err)
+{
+	void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+	bool whole;
+
+	if (!library)
+		return cs_fail(err, ENOENT, LIBRARY " cannot be loaded (apt-get install libssl3)");
+	whole = find(library, "EVP_MD_CTX_new", &ret->ctx_new) &&
+		find(library, "EVP_MD_CTX_free", &ret->ctx_free) &&
+		find(library, "EVP_sha256", &ret->sha256) &&
+		find(library, "EVP_DigestInit_ex", &ret->init) &&
+		find(library, "EVP_DigestUpdate", &ret->update) &&
+		find(library, "EVP_DigestFinal_ex", &ret->final);
+	dlclose(library);
+	return whole ? 0 : cs_fail(err, ENOENT, LIBRARY " is not one of ours");
+}
+
+static void crypto_release(struct crypto *crypto)
+{
+	if (crypto->ctx)
+		crypto->ctx_free(crypto->ctx);
 }
 
 static void to_hex(const unsigned char *digest, unsigned bytes, char ret[CS_DIGEST_TEXT])
@@ -32,22 +75,24 @@ static void to_hex(const unsigned char *digest, unsigned bytes, char ret[CS_DIGE
 }
 
 /* A running digest. */
-static EVP_MD_CTX *start(void)
+static int start(struct crypto *crypto, struct cs_err *err)
 {
-	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+	int r = load(crypto, err);
 
-	if (ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1)
-		return ctx;
-	EVP_MD_CTX_free(ctx);
-	return NULL;
+	if (r < 0)
+		return r;
+	crypto->ctx = crypto->ctx_new();
+	if (!crypto->ctx || crypto->init(crypto->ctx, crypto->sha256(), NULL) != 1)
+		return cs_fail_errno(err, ENOMEM, "SHA-256");
+	return 0;
 }
 
-static int finish(EVP_MD_CTX *ctx, char ret[CS_DIGEST_TEXT], struct cs_err *err)
+static int finish(struct crypto *crypto, char ret[CS_DIGEST_TEXT], struct cs_err *err)
 {
 	unsigned char digest[EVP_MAX_MD_SIZE];
 	unsigned bytes;
 
-	if (EVP_DigestFinal_ex(ctx, digest, &bytes) != 1)
+	if (crypto->final(crypto->ctx, digest, &bytes) != 1)
 		return cs_fail(err, EIO, "SHA-256: libcrypto failed");
 	to_hex(digest, bytes, ret);
 	return 0;
@@ -83,28 +128,31 @@ static int fail_read(int r, uint64_t bytes, struct cs_err *err)
 int cs_digest_file(int fd, uint64_t bytes, const struct cs_digest_progress *progress,
 		   char ret[CS_DIGEST_TEXT], struct cs_err *err)
 {
-	cs_auto(md_ctx_freep) EVP_MD_CTX *ctx = start();
+	cs_auto(crypto_release) struct crypto crypto = { 0 };
 	cs_auto(cs_mem_freep) unsigned char *buf = aligned_alloc(BLOCK_BYTES, STEP_BYTES);
 	uint64_t at, part;
 	int r;
 
-	if (!ctx || !buf)
+	if (!buf)
 		return cs_fail_errno(err, ENOMEM, "SHA-256");
+	r = start(&crypto, err);
+	if (r < 0)
+		return r;
 	posix_fadvise(fd, 0, (off_t)bytes, POSIX_FADV_SEQUENTIAL);
 	for (at = 0; at < bytes; at += part) {
 		part = bytes - at < STEP_BYTES ? bytes - at : STEP_BYTES;
 		r = read_blocks(fd, buf, part, at);
 		if (r < 0)
 			return fail_read(r, bytes, err);
-		if (EVP_DigestUpdate(ctx, buf, part) != 1)
+		if (crypto.update(crypto.ctx, buf, part) != 1)
 			return cs_fail(err, EIO, "SHA-256: libcrypto failed");
 		if (progress)
 			cs_progress_set(progress->progress, progress->done + at + part);
 	}
-	return finish(ctx, ret, err);
+	return finish(&crypto, ret, err);
 }
 
-static int add_block(EVP_MD_CTX *ctx, const unsigned char *block, uint64_t number)
+static int add_block(struct crypto *crypto, const unsigned char *block, uint64_t number)
 {
 	unsigned char head[8];
 
@@ -112,14 +160,14 @@ static int add_block(EVP_MD_CTX *ctx, const unsigned char *block, uint64_t numbe
 		return 0;
 	for (size_t i = 0; i < sizeof(head); i++)
 		head[i] = (unsigned char)(number >> 8 * i);
-	if (EVP_DigestUpdate(ctx, head, sizeof(head)) != 1 ||
-	    EVP_DigestUpdate(ctx, block, BLOCK_BYTES) != 1)
+	if (crypto->update(crypto->ctx, head, sizeof(head)) != 1 ||
+	    crypto->update(crypto->ctx, block, BLOCK_BYTES) != 1)
 		return -EIO;
 	return 0;
 }
 
 /* The blocks from (at) to (end). */
-static int add_range(EVP_MD_CTX *ctx, int fd, uint64_t at, uint64_t end, unsigned char *buf)
+static int add_range(struct crypto *crypto, int fd, uint64_t at, uint64_t end, unsigned char *buf)
 {
 	uint64_t part;
 	int r;
@@ -129,7 +177,7 @@ static int add_range(EVP_MD_CTX *ctx, int fd, uint64_t at, uint64_t end, unsigne
 		r = read_blocks(fd, buf, part, at);
 		memset(buf + part, 0, cs_align_up(part, BLOCK_BYTES) - part);
 		for (uint64_t i = 0; i < part && r == 0; i += BLOCK_BYTES)
-			r = add_block(ctx, buf + i, (at + i) / BLOCK_BYTES);
+			r = add_block(crypto, buf + i, (at + i) / BLOCK_BYTES);
 		if (r < 0)
 			return r;
 	}
@@ -138,15 +186,18 @@ static int add_range(EVP_MD_CTX *ctx, int fd, uint64_t at, uint64_t end, unsigne
 
 int cs_digest_sparse(int fd, uint64_t bytes, char ret[CS_DIGEST_TEXT], struct cs_err *err)
 {
-	cs_auto(md_ctx_freep) EVP_MD_CTX *ctx = start();
-	cs_auto(cs_mem_freep) unsigned char *buf = aligned_alloc(BLOCK_BYTES, STEP_BYTES);
+	cs_auto(crypto_release) struct crypto crypto = { 0 };
+	cs_auto(cs_mem_freep) unsigned char *buf = malloc(STEP_BYTES + BLOCK_BYTES);
 	off_t data, hole;
 	struct stat st;
 	uint64_t at;
 	int r;
 
-	if (!ctx || !buf)
+	if (!buf)
 		return cs_fail_errno(err, ENOMEM, "SHA-256");
+	r = start(&crypto, err);
+	if (r < 0)
+		return r;
 	if (fstat(fd, &st) < 0 || (uint64_t)st.st_size < bytes)
 		return fail_read(-ENODATA, bytes, err);
 	for (at = 0; at < bytes; at = (uint64_t)hole) {
@@ -160,10 +211,10 @@ int cs_digest_sparse(int fd, uint64_t bytes, char ret[CS_DIGEST_TEXT], struct cs
 		}
 		hole = (uint64_t)hole < bytes ? (off_t)cs_align_up((uint64_t)hole, BLOCK_BYTES)
 					      : (off_t)bytes;
-		r = add_range(ctx, fd, cs_align_down((uint64_t)data, BLOCK_BYTES),
+		r = add_range(&crypto, fd, cs_align_down((uint64_t)data, BLOCK_BYTES),
 			      (uint64_t)hole < bytes ? (uint64_t)hole : bytes, buf);
 		if (r < 0)
 			return fail_read(r, bytes, err);
 	}
-	return finish(ctx, ret, err);
+	return finish(&crypto, ret, err);
 }

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "store/import.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +15,7 @@
 
 #include "store/base/num.h"
 #include "store/base/text.h"
+#include "store/libarchive.h"
 
 #define READ_BYTES (UINT64_C(1) << 20)
 
@@ -24,6 +23,7 @@
 #define DEVICES_MAX 4096
 
 struct reader {
+	struct cs_libarchive la;
 	struct cs_import *import;
 	struct cs_err *err;
 	struct archive *archive;
@@ -31,11 +31,6 @@ struct reader {
 	char name[256];              /* of the entry, for words */
 	unsigned devices;
 };
-
-static void archive_freep(struct archive **archive)
-{
-	archive_read_free(*archive);
-}
 
 static int refuse(struct reader *reader, int code, const char *why)
 {
@@ -45,7 +40,7 @@ static int refuse(struct reader *reader, int code, const char *why)
 /* What libarchive says about the archive, which may repeat bytes of it. */
 static int fail_archive(struct reader *reader)
 {
-	const char *said = archive_error_string(reader->archive);
+	const char *said = reader->la.archive_error_string(reader->archive);
 	char words[200];
 	int code = EINVAL;
 
@@ -62,20 +57,21 @@ static int fail_archive(struct reader *reader)
 
 /* Not all that libarchive has: mtree names files of this host as contents, raw takes anything, and
  * some filters run a program that they find in PATH. */
-static int (*const supported[])(struct archive *) = {
-	archive_read_support_filter_gzip,     archive_read_support_filter_bzip2,
-	archive_read_support_filter_compress, archive_read_support_filter_lzip,
-	archive_read_support_filter_lzma,     archive_read_support_filter_xz,
-	archive_read_support_filter_lz4,      archive_read_support_filter_zstd,
-	archive_read_support_format_tar,      archive_read_support_format_cpio,
-	archive_read_support_format_zip,      archive_read_support_format_7zip,
-	archive_read_support_format_iso9660,
-};
-
-static bool support(struct archive *archive)
+static bool support(const struct reader *reader)
 {
+	const struct cs_libarchive *la = &reader->la;
+	int (*const supported[])(struct archive *) = {
+		la->archive_read_support_filter_gzip,     la->archive_read_support_filter_bzip2,
+		la->archive_read_support_filter_compress, la->archive_read_support_filter_lzip,
+		la->archive_read_support_filter_lzma,     la->archive_read_support_filter_xz,
+		la->archive_read_support_filter_lz4,      la->archive_read_support_filter_zstd,
+		la->archive_read_support_format_tar,      la->archive_read_support_format_cpio,
+		la->archive_read_support_format_zip,      la->archive_read_support_format_7zip,
+		la->archive_read_support_format_iso9660,
+	};
+
 	for (size_t i = 0; i < sizeof(supported) / sizeof(supported[0]); i++) {
-		if (supported[i](archive) < ARCHIVE_WARN)
+		if (supported[i](reader->archive) < ARCHIVE_WARN)
 			return false;
 	}
 	return true;
@@ -107,7 +103,7 @@ static int check_path(struct reader *reader, const char *path, const char *what)
 
 static void remember_name(struct reader *reader)
 {
-	const char *path = archive_entry_pathname(reader->entry);
+	const char *path = reader->la.archive_entry_pathname(reader->entry);
 
 	snprintf(reader->name, sizeof(reader->name), "%s", path ? path : "?");
 	cs_text_clean(reader->name, false);
@@ -152,14 +148,14 @@ static int by_tag(const void *a, const void *b)
 
 #define ACL_ROWS_MAX 1024
 
-static size_t read_acl(struct archive_entry *entry, int type, struct acl_row *rows)
+static size_t read_acl(const struct reader *reader, int type, struct acl_row *rows)
 {
 	int row_type, permset, tag, id;
 	const char *name;
 	size_t n = 0;
 
-	while (archive_entry_acl_next(entry, type, &row_type, &permset, &tag, &id, &name) ==
-	       ARCHIVE_OK) {
+	while (reader->la.archive_entry_acl_next(reader->entry, type, &row_type, &permset, &tag,
+						 &id, &name) == ARCHIVE_OK) {
 		bool named = tag == ARCHIVE_ENTRY_ACL_USER || tag == ARCHIVE_ENTRY_ACL_GROUP;
 
 		if (n == ACL_ROWS_MAX)
@@ -185,13 +181,13 @@ static int take_acl(struct reader *reader, struct cs_node *node, int type, const
 	size_t n;
 	int r;
 
-	if (archive_entry_acl_reset(reader->entry, type) <= 0)
+	if (reader->la.archive_entry_acl_reset(reader->entry, type) <= 0)
 		return 0;
 	/* one row in front has the room for the version */
 	rows = calloc(ACL_ROWS_MAX + 1, sizeof(*rows));
 	if (!rows)
 		return refuse(reader, ENOMEM, "out of memory");
-	n = read_acl(reader->entry, type, rows + 1);
+	n = read_acl(reader, type, rows + 1);
 	if (!n)
 		return 0;
 	for (size_t i = 1; i <= n; i++) {
@@ -214,8 +210,9 @@ static int take_xattrs(struct reader *reader, struct cs_node *node)
 	size_t bytes;
 	int r;
 
-	archive_entry_xattr_reset(reader->entry);
-	while (archive_entry_xattr_next(reader->entry, &name, &value, &bytes) == ARCHIVE_OK) {
+	reader->la.archive_entry_xattr_reset(reader->entry);
+	while (reader->la.archive_entry_xattr_next(reader->entry, &name, &value, &bytes) ==
+	       ARCHIVE_OK) {
 		r = cs_tree_xattr(node, name, value, bytes);
 		if (r < 0)
 			return refuse(reader, -r, "out of memory");
@@ -238,11 +235,11 @@ static int take_data(struct reader *reader, struct cs_node *node)
 	size_t n;
 	int r;
 
-	if (archive_entry_size_is_set(reader->entry)) {
-		if (archive_entry_size(reader->entry) < 0)
+	if (reader->la.archive_entry_size_is_set(reader->entry)) {
+		if (reader->la.archive_entry_size(reader->entry) < 0)
 			return refuse(reader, EINVAL, "its length is negative");
-		bytes = (uint64_t)archive_entry_size(reader->entry);
-		if (!archive_entry_sparse_count(reader->entry) && bytes <= CS_FILE_MAX &&
+		bytes = (uint64_t)reader->la.archive_entry_size(reader->entry);
+		if (!reader->la.archive_entry_sparse_count(reader->entry) && bytes <= CS_FILE_MAX &&
 		    bytes > cs_image_room(import->image))
 			return refuse(reader, ENOSPC,
 				      "is longer than the store has room (remove a template, or "
@@ -250,7 +247,7 @@ static int take_data(struct reader *reader, struct cs_node *node)
 	}
 	r = cs_image_file_begin(import->image, node, bytes, reader->err);
 	while (r == 0) {
-		r = archive_read_data_block(reader->archive, &data, &n, &offset);
+		r = reader->la.archive_read_data_block(reader->archive, &data, &n, &offset);
 		if (r == ARCHIVE_EOF)
 			return cs_image_file_end(import->image, reader->err);
 		if (r < ARCHIVE_WARN)
@@ -260,7 +257,7 @@ static int take_data(struct reader *reader, struct cs_node *node)
 		r = cs_image_file_data(import->image, (uint64_t)offset, data, n, reader->err);
 		import->input_bytes += n;
 		cs_progress_set(import->progress,
-				(uint64_t)archive_filter_bytes(reader->archive, -1));
+				(uint64_t)reader->la.archive_filter_bytes(reader->archive, -1));
 	}
 	return cs_fail_in(reader->err, r, "entry '%s'", reader->name);
 }
@@ -279,7 +276,8 @@ static int take_link(struct reader *reader, const char *path, const char *existi
 	if (r < 0)
 		return r;
 	/* cpio has the contents of a file of several names with the last of them */
-	if (!archive_entry_size_is_set(reader->entry) || archive_entry_size(reader->entry) <= 0)
+	if (!reader->la.archive_entry_size_is_set(reader->entry) ||
+	    reader->la.archive_entry_size(reader->entry) <= 0)
 		return 0;
 	node = cs_tree_find(tree, existing);
 	if (!node || !S_ISREG(node->attr.mode))
@@ -290,18 +288,20 @@ static int take_link(struct reader *reader, const char *path, const char *existi
 static int check_attr(struct reader *reader, struct cs_attr *ret)
 {
 	struct archive_entry *entry = reader->entry;
-	la_int64_t uid = archive_entry_uid(entry), gid = archive_entry_gid(entry);
+	la_int64_t uid = reader->la.archive_entry_uid(entry),
+		   gid = reader->la.archive_entry_gid(entry);
 
 	if (uid < 0 || gid < 0 || uid >= UINT32_MAX || gid >= UINT32_MAX)
 		return refuse(reader, EINVAL, "belongs to a user or group of an impossible number");
 	*ret = (struct cs_attr){
-		.mode = archive_entry_filetype(entry) | (archive_entry_perm(entry) & 07777),
+		.mode = reader->la.archive_entry_filetype(entry) |
+			(reader->la.archive_entry_perm(entry) & 07777),
 		.uid = (uid_t)uid,
 		.gid = (gid_t)gid,
 	};
-	if (archive_entry_mtime_is_set(entry)) {
-		ret->mtime.tv_sec = archive_entry_mtime(entry);
-		ret->mtime.tv_nsec = archive_entry_mtime_nsec(entry);
+	if (reader->la.archive_entry_mtime_is_set(entry)) {
+		ret->mtime.tv_sec = reader->la.archive_entry_mtime(entry);
+		ret->mtime.tv_nsec = reader->la.archive_entry_mtime_nsec(entry);
 	}
 	if (ret->mtime.tv_nsec < 0 || ret->mtime.tv_nsec > 999999999)
 		ret->mtime.tv_nsec = 0;
@@ -310,16 +310,17 @@ static int check_attr(struct reader *reader, struct cs_attr *ret)
 	if (++reader->devices > DEVICES_MAX)
 		return cs_fail(reader->err, EMLINK, "entry '%s': over %d device nodes",
 			       reader->name, DEVICES_MAX);
-	if (archive_entry_rdevmajor(entry) > 0xfff || archive_entry_rdevminor(entry) > 0xfffff)
+	if (reader->la.archive_entry_rdevmajor(entry) > 0xfff ||
+	    reader->la.archive_entry_rdevminor(entry) > 0xfffff)
 		return refuse(reader, EINVAL, "a device of an impossible number");
-	ret->device = makedev((unsigned)archive_entry_rdevmajor(entry),
-			      (unsigned)archive_entry_rdevminor(entry));
+	ret->device = makedev((unsigned)reader->la.archive_entry_rdevmajor(entry),
+			      (unsigned)reader->la.archive_entry_rdevminor(entry));
 	return 0;
 }
 
 static int take_entry(struct reader *reader)
 {
-	const char *path = archive_entry_pathname(reader->entry);
+	const char *path = reader->la.archive_entry_pathname(reader->entry);
 	struct cs_tree_item item = { .path = path };
 	struct cs_node *node;
 	struct cs_attr attr;
@@ -329,8 +330,8 @@ static int take_entry(struct reader *reader)
 	if (r < 0)
 		return r;
 	reader->import->files++;
-	if (archive_entry_hardlink(reader->entry))
-		return take_link(reader, path, archive_entry_hardlink(reader->entry));
+	if (reader->la.archive_entry_hardlink(reader->entry))
+		return take_link(reader, path, reader->la.archive_entry_hardlink(reader->entry));
 
 	r = check_attr(reader, &attr);
 	if (r < 0)
@@ -340,7 +341,7 @@ static int take_entry(struct reader *reader)
 	case S_IFSOCK:
 		return 0;
 	case S_IFLNK:
-		item.target = archive_entry_symlink(reader->entry);
+		item.target = reader->la.archive_entry_symlink(reader->entry);
 		if (!item.target || !*item.target || strlen(item.target) >= PATH_MAX)
 			return refuse(reader, EINVAL, "a symbolic link to nowhere");
 		break;
@@ -365,10 +366,11 @@ static int take_entry(struct reader *reader)
  * calls that an end like any other. */
 static int check_end(struct reader *reader)
 {
-	int kind = archive_format(reader->archive) & ARCHIVE_FORMAT_BASE_MASK;
+	int kind = reader->la.archive_format(reader->archive) & ARCHIVE_FORMAT_BASE_MASK;
 
-	if (kind == ARCHIVE_FORMAT_TAR && archive_filter_bytes(reader->archive, 0) <=
-						  archive_read_header_position(reader->archive))
+	if (kind == ARCHIVE_FORMAT_TAR &&
+	    reader->la.archive_filter_bytes(reader->archive, 0) <=
+		    reader->la.archive_read_header_position(reader->archive))
 		return cs_fail(reader->err, ENODATA,
 			       "truncated archive: it has no end-of-archive mark behind '%s'",
 			       reader->name);
@@ -380,7 +382,7 @@ static int read_all(struct reader *reader)
 	int r;
 
 	for (;;) {
-		r = archive_read_next_header(reader->archive, &reader->entry);
+		r = reader->la.archive_read_next_header(reader->archive, &reader->entry);
 		if (r == ARCHIVE_EOF)
 			break;
 		if (r == ARCHIVE_RETRY)
@@ -399,14 +401,19 @@ static int read_all(struct reader *reader)
 
 static int open_and_read(struct reader *reader, int fd)
 {
-	cs_auto(archive_freep) struct archive *archive = archive_read_new();
+	int r = cs_libarchive_load(&reader->la, reader->err);
 
-	if (!archive || !support(archive))
-		return cs_fail(reader->err, ENOMEM, "libarchive cannot start");
-	reader->archive = archive;
-	if (archive_read_open_fd(archive, fd, READ_BYTES) != ARCHIVE_OK)
-		return fail_archive(reader);
-	return read_all(reader);
+	if (r < 0)
+		return r;
+	reader->archive = reader->la.archive_read_new();
+	if (!reader->archive || !support(reader))
+		r = cs_fail(reader->err, ENOMEM, "libarchive cannot start");
+	else if (reader->la.archive_read_open_fd(reader->archive, fd, READ_BYTES) != ARCHIVE_OK)
+		r = fail_archive(reader);
+	else
+		r = read_all(reader);
+	reader->la.archive_read_free(reader->archive);
+	return r;
 }
 
 int cs_import_archive(struct cs_import *import, const char *path, struct cs_err *err)

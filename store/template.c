@@ -459,11 +459,6 @@ bool cs_template_resumes(const struct cs_template *t, uint64_t ram_bytes, unsign
 	       saved->disk == disk;
 }
 
-int cs_template_check_state(const struct cs_template *t, struct cs_err *err)
-{
-	return verify_part(t, CS_PART_STATE, NULL, err);
-}
-
 const char *cs_template_name(const struct cs_template *t)
 {
 	return t->name;

@@ -152,9 +152,6 @@ const struct cs_manifest *cs_template_manifest(const struct cs_template *t);
 bool cs_template_resumes(const struct cs_template *t, uint64_t ram_bytes, unsigned vcpus,
 			 bool disk);
 
-/* Is the state, which a monitor will build a machine from, what was saved? -EBADMSG with words. */
-int cs_template_check_state(const struct cs_template *t, struct cs_err *err);
-
 /* Its SHA-256 as 64 hex digits, NULL if there is no such part. */
 const char *cs_template_digest(const struct cs_template *t, enum cs_part part);
 

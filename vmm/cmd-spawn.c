@@ -166,15 +166,14 @@ static int check_options(const struct cs_spawn_options *o, struct cs_spawn_sessi
 /* What is not asked for is as the template's machine is; and when all is as that, guests go on from
  * it. What differs, or can only be told to a kernel that boots, makes them boot: who expects
  * milliseconds is told. */
-static int choose_machine(const struct cs_spawn_options *o, struct cs_spawn_session *session,
-			  struct cs_err *err)
+static void choose_machine(const struct cs_spawn_options *o, struct cs_spawn_session *session)
 {
 	const struct cs_manifest_saved *saved = &cs_template_manifest(session->template)->saved;
 	struct cs_card *card = &session->card;
 	char memory[CS_BYTES_TEXT];
 
 	if (!saved->present || o->cold)
-		return 0;
+		return;
 	if (!o->memory)
 		card->ram_bytes = saved->ram_bytes;
 	if (!o->vcpus)
@@ -189,9 +188,7 @@ static int choose_machine(const struct cs_spawn_options *o, struct cs_spawn_sess
 			cs_template_name(session->template),
 			cs_format_bytes(saved->ram_bytes, memory), saved->vcpus,
 			saved->vcpus == 1 ? "" : "s", saved->disk ? "a" : "no");
-		return 0;
 	}
-	return cs_template_check_state(session->template, err);
 }
 
 static int fill_card(const struct cs_spawn_options *o, struct cs_spawn_session *session,
@@ -239,10 +236,9 @@ int cs_spawn_open(const struct cs_globals *globals, const struct cs_spawn_option
 	if (r < 0)
 		return r;
 	r = cs_template_open(session.store, o->template, &session.template, err);
-	if (r == 0)
-		r = choose_machine(o, &session, err);
 	if (r < 0)
 		return r;
+	choose_machine(o, &session);
 	r = cs_spawner_kvm_open(&session.kvm, err);
 	if (r < 0)
 		return r;

@@ -10,7 +10,8 @@
 #include "vmm/snapshot-delta.h"
 #include "vmm/snapshot.h"
 
-#define STATE_VERSION 2u /* 2: there is a balloon */
+#define STATE_VERSION   2u /* 2: there is a balloon */
+#define MACHINE_VERSION 3u /* 3: the protocol that the agent speaks */
 
 /* ---- the machine's shape */
 
@@ -32,6 +33,19 @@ static void describe_cpus(const struct cs_machine *machine, struct cs_stream *st
 		cs_stream_refuse(stream, ESTALE, "saved on a host with %s KVM, this one has %s",
 				 standard ? "a standard" : "a paravirtual",
 				 host.standard ? "a standard one" : "a paravirtual one");
+}
+
+/* The agent in the saved memory is who it was: it can only be told who it is now in words it knows. */
+static void describe_agent(struct cs_stream *stream)
+{
+	uint32_t protocol = CS_WIRE_VERSION;
+
+	cs_stream_field(stream, protocol);
+	if (protocol != CS_WIRE_VERSION)
+		cs_stream_refuse(stream, ESTALE,
+				 "saved with an agent that speaks version %u of the protocol, this "
+				 "clearstore speaks %u (template warm makes it anew)",
+				 protocol, CS_WIRE_VERSION);
 }
 
 static void describe_segment(const struct cs_seg *seg, size_t i, struct cs_stream *stream)
@@ -57,8 +71,9 @@ static void describe_shape(const struct cs_machine *machine, struct cs_stream *s
 	const struct cs_ram *ram = &machine->mem.ram;
 	uint32_t segments = (uint32_t)ram->n, devices = machine->devices;
 
-	cs_stream_section(stream, "machine", STATE_VERSION);
+	cs_stream_section(stream, "machine", MACHINE_VERSION);
 	describe_cpus(machine, stream);
+	describe_agent(stream);
 	cs_stream_field(stream, segments);
 	if (segments != ram->n)
 		cs_stream_refuse(stream, ESTALE,
@@ -141,5 +156,6 @@ int cs_machine_restore(struct cs_machine *machine, struct cs_err *err)
 	r = cs_pread_full(fd, data, bytes, 0);
 	if (r < 0)
 		return cs_fail_errno(err, r, "cannot read its state");
-	return cs_machine_load(machine, data, bytes, err);
+	r = cs_stream_check(data, bytes, err);
+	return r < 0 ? r : cs_machine_load(machine, data, bytes, err);
 }

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/base/crc.h"
+
 #define FIRST_ROOM 32768u
 
 static const char magic[8] = "CSSTATE";
@@ -14,7 +16,7 @@ static const char end_name[] = "end";
 
 struct head {
 	char magic[8];
-	uint32_t version, zero;
+	uint32_t version, checksum;
 };
 
 struct section {
@@ -61,11 +63,25 @@ struct cs_stream *cs_stream_open(const void *data, size_t bytes)
 	cs_stream_bytes(stream, "head", &head, sizeof(head));
 	if (cs_stream_good(stream) && memcmp(head.magic, magic, sizeof(magic)) != 0)
 		cs_stream_refuse(stream, EBADMSG, "not a machine's state");
-	if (cs_stream_good(stream) && (head.version != CS_STREAM_VERSION || head.zero))
+	if (cs_stream_good(stream) && head.version != CS_STREAM_VERSION)
 		cs_stream_refuse(stream, ESTALE,
 				 "of format %u, this clearstore reads %u (save the guest again)",
 				 head.version, CS_STREAM_VERSION);
 	return stream;
+}
+
+int cs_stream_check(const void *data, size_t bytes, struct cs_err *err)
+{
+	struct head head;
+
+	/* Of what is no state at all a load says so in better words. */
+	if (bytes < sizeof(head) || memcmp(data, magic, sizeof(magic)) != 0)
+		return 0;
+	memcpy(&head, data, sizeof(head));
+	if (head.version == CS_STREAM_VERSION &&
+	    head.checksum != cs_crc32((const char *)data + sizeof(head), bytes - sizeof(head)))
+		return cs_fail(err, EBADMSG, "state: broken: it is not what was saved");
+	return 0;
 }
 
 bool cs_stream_saves(const struct cs_stream *stream)
@@ -215,9 +231,15 @@ int cs_stream_end(struct cs_stream *stream, struct cs_err *err)
 	close_section(stream);
 	if (!stream->saves && stream->used != stream->limit)
 		cs_stream_refuse(stream, EBADMSG, "broken: something follows its end");
-	if (cs_stream_good(stream))
-		return 0;
-	return cs_fail(err, stream->err.code, "%s", stream->err.text);
+	if (!cs_stream_good(stream))
+		return cs_fail(err, stream->err.code, "%s", stream->err.text);
+	if (stream->saves) {
+		const uint32_t checksum = cs_crc32(stream->out + sizeof(struct head),
+						   stream->used - sizeof(struct head));
+
+		memcpy(stream->out + offsetof(struct head, checksum), &checksum, sizeof(checksum));
+	}
+	return 0;
 }
 
 const void *cs_stream_data(const struct cs_stream *stream, size_t *ret_bytes)

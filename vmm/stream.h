@@ -2,9 +2,10 @@
 /* A machine's state as bytes. One description serves both ways: the same calls write a field when
  * the stream saves and fill it when the stream loads.
  *
- *   file     "CSSTATE" and a NUL, u32 CS_STREAM_VERSION, u32 0, sections, the end mark
+ *   file     "CSSTATE" and a NUL, u32 CS_STREAM_VERSION, u32 checksum, sections, the end mark
  *   section  char name[16] (NUL-padded), u32 version, u32 bytes, then so many bytes
  *   end mark a section named "end", version 0, of 0 bytes; nothing follows
+ *   checksum cs_crc32() of all that follows it
  *
  * Integers are little endian, structures of KVM as they are in its API. Whatever the bytes are, a
  * load ends with a result or with words: no field reaches over its section, a section must be used
@@ -19,7 +20,7 @@
 #include "store/base/err.h"
 #include "store/base/own.h"
 
-#define CS_STREAM_VERSION   1u
+#define CS_STREAM_VERSION   2u
 #define CS_STREAM_NAME      16u
 #define CS_STREAM_BYTES_MAX (UINT64_C(16) << 20) /* of a whole state: a vCPU has some 12 KiB */
 
@@ -31,6 +32,9 @@ struct cs_stream *cs_stream_create(void);
 /* To load from (bytes) at (data), lent until the stream is freed. NULL: no memory; a head that is
  * wrong is told by the end. */
 struct cs_stream *cs_stream_open(const void *data, size_t bytes);
+
+/* Is it what was saved? A load finds what makes no sense; this finds the rest. -EBADMSG. */
+int cs_stream_check(const void *data, size_t bytes, struct cs_err *err);
 
 bool cs_stream_saves(const struct cs_stream *stream);
 bool cs_stream_good(const struct cs_stream *stream); /* nothing has gone wrong so far */

@@ -50,7 +50,6 @@ static void check_warm(struct fixture *f, const char *name, const char *version)
 	assert_true(cs_template_resumes(t, RAM, 1, false));
 	assert_false(cs_template_resumes(t, RAM, 2, false));
 	assert_false(cs_template_resumes(t, RAM, 1, true));
-	assert_int_equal(cs_template_check_state(t, NULL), 0);
 	assert_int_equal(cs_template_verify(t, NULL, NULL), 0);
 	assert_int_equal(cs_template_view(t, CS_PART_KERNEL, &view, NULL), 0);
 	assert_int_equal(cs_template_view(t, CS_PART_MEMORY, &view, NULL), 0);
@@ -194,7 +193,7 @@ static void check_damaged(struct fixture *f)
 	cs_template_free(t);
 	t = open_one(f, "saved");
 	if (t) {
-		assert_int_equal(cs_template_check_state(t, &f->err), -EBADMSG);
+		assert_int_equal(cs_template_verify(t, NULL, &f->err), -EBADMSG);
 		assert_non_null(strstr(f->err.text, "'state' is damaged"));
 	}
 	cs_template_free(t);

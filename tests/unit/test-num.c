@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "store/base/crc.h"
 #include "store/base/num.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -145,12 +146,27 @@ static void test_arithmetic(void **state)
 	assert_int_equal(cs_align_down(4097, 4096), 4096);
 }
 
+/* The check value of the catalogues, and that each flipped bit shows. */
+static void test_crc(void **state)
+{
+	unsigned char data[64] = "123456789";
+	const uint32_t whole = cs_crc32(data, sizeof(data));
+
+	assert_int_equal(cs_crc32(data, 9), 0xcbf43926);
+	assert_int_equal(cs_crc32(data, 0), 0);
+	for (unsigned bit = 0; bit < 8 * sizeof(data); bit++) {
+		data[bit / 8] ^= (unsigned char)(1u << bit % 8);
+		assert_int_not_equal(cs_crc32(data, sizeof(data)), whole);
+		data[bit / 8] ^= (unsigned char)(1u << bit % 8);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_decimal),    cmocka_unit_test(test_hex),
 		cmocka_unit_test(test_sizes),      cmocka_unit_test(test_format),
-		cmocka_unit_test(test_arithmetic),
+		cmocka_unit_test(test_arithmetic), cmocka_unit_test(test_crc),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

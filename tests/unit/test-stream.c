@@ -12,8 +12,9 @@
 
 #include "vmm/stream.h"
 
-#define HEAD    16 /* bytes of the file's head */
-#define SECTION 24 /* of a section's */
+#define HEAD     16 /* bytes of the file's head */
+#define CHECKSUM 12 /* where it is there */
+#define SECTION  24 /* of a section's */
 
 struct thing {
 	uint32_t number;
@@ -108,15 +109,19 @@ static void test_broken(void **state)
 	assert_int_equal(load(bad, bytes + 1, &thing, &err), -EBADMSG);
 	for (size_t bit = 0; bit < 8 * bytes; bit++) {
 		bad[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		/* Of what a load takes for a state of this version, the checksum finds each. */
+		assert_int_equal(cs_stream_check(bad, bytes, &err),
+				 bit < 8 * CHECKSUM ? 0 : -EBADMSG);
 		if (load(bad, bytes, &thing, &err) == 0)
 			loaded++;
 		else
 			assert_true(err.code == EBADMSG || err.code == ESTALE);
 		bad[bit / 8] ^= (uint8_t)(1u << bit % 8);
 	}
-	/* Those of text and more, the flag, and of number, which is 7 and under 100, bits 0 to 6.
-	 */
-	assert_int_equal(loaded, 8 * 13 + 1 + 7);
+	assert_int_equal(cs_stream_check(data, bytes, &err), 0);
+	/* Those of text and more, the flag, of number, which is 7 and under 100, bits 0 to 6, and
+	 * of the checksum, which a load does not look at. */
+	assert_int_equal(loaded, 8 * 13 + 1 + 7 + 32);
 	cs_stream_free(s);
 }
 
@@ -134,7 +139,7 @@ static void test_versions(void **state)
 	memcpy(bad, data, bytes);
 	bad[8]++;
 	assert_int_equal(load(bad, bytes, &thing, &err), -ESTALE);
-	assert_non_null(strstr(err.text, "format 2"));
+	assert_non_null(strstr(err.text, "format 3"));
 	bad[8]--;
 	bad[HEAD + CS_STREAM_NAME]++;
 	assert_int_equal(load(bad, bytes, &thing, &err), -ESTALE);
