@@ -193,7 +193,8 @@ int cs_machine_cmdline(const struct cs_machine *machine, char *text, size_t byte
 	 * all guests could share. Each word is compared with every parameter
 	 * of the kernel, eight times over: what only a distribution's kernel has (PCI, ports to
 	 * look at) is told only to that. */
-	append(text, bytes, &used, "console=hvc0 quiet reboot=t panic=-1 tsc=reliable noreplace-smp%s%s",
+	append(text, bytes, &used,
+	       "console=hvc0 quiet reboot=t panic=-1 tsc=reliable noreplace-smp%s%s",
 	       boot->stock_kernel
 		       ? " pci=off no_timer_check i8042.nokbd i8042.noaux 8250.nr_uarts=0"
 		       : "",

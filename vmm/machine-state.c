@@ -35,7 +35,8 @@ static void describe_cpus(const struct cs_machine *machine, struct cs_stream *st
 				 host.standard ? "a standard one" : "a paravirtual one");
 }
 
-/* The agent in the saved memory is who it was: it can only be told who it is now in words it knows. */
+/* The agent in the saved memory is who it was: it can only be told who it is now in words it knows.
+ */
 static void describe_agent(struct cs_stream *stream)
 {
 	uint32_t protocol = CS_WIRE_VERSION;
