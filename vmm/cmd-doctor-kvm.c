@@ -27,7 +27,7 @@ static void look_kvm(const struct cs_doctor *doctor, struct cs_finding *ret)
 			in_root = NULL;
 		path = in_root;
 	}
-	if (cs_host_kvm_open(path && *path ? path : NULL, &kvm, &err) < 0) {
+	if (cs_host_kvm_open(path && *path ? path : "/dev/kvm", &kvm, &err) < 0) {
 		cs_finding_set(ret, CS_FINDING_FAIL, NULL, "%s", err.text);
 		return;
 	}

@@ -149,9 +149,24 @@ static int check_capabilities(struct cs_host_kvm *kvm, const char *path, struct 
 	return 0;
 }
 
+/* A host that gives no answer counts as standard: the quirks only help where they are known to be
+ * needed. */
+static void ask_or_recall(struct cs_host_kvm *kvm, bool ask)
+{
+	kvm->info.quirks_known = true;
+	if (!ask && cs_kvm_recall(kvm))
+		return;
+	kvm->info.quirks_known = cs_kvm_probe(kvm) == 0;
+	if (!kvm->info.quirks_known)
+		kvm->info.standard = true;
+	else if (!ask)
+		cs_kvm_remember(kvm);
+}
+
 int cs_host_kvm_open(const char *path, struct cs_host_kvm **ret, struct cs_err *err)
 {
 	cs_auto(cs_host_kvm_freep) struct cs_host_kvm *kvm = calloc(1, sizeof(*kvm));
+	const bool ask = path;
 	int r;
 
 	if (!kvm)
@@ -176,11 +191,7 @@ int cs_host_kvm_open(const char *path, struct cs_host_kvm **ret, struct cs_err *
 	r = ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
 	kvm->info.max_vcpus = r > 0 ? (unsigned)r : 1;
 	read_module(&kvm->info);
-	/* A host that gives no answer counts as standard: the quirks only help where they are known
-	 * to be needed. */
-	kvm->info.quirks_known = cs_kvm_probe(kvm) == 0;
-	if (!kvm->info.quirks_known)
-		kvm->info.standard = true;
+	ask_or_recall(kvm, ask);
 	if (!kvm->shown->nent)
 		memcpy(kvm->shown, kvm->cpuid,
 		       sizeof(*kvm->cpuid) + kvm->cpuid->nent * sizeof(kvm->cpuid->entries[0]));
