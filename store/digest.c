@@ -1,66 +1,47 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "store/digest.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "store/base/library.h"
 #include "store/base/num.h"
 #include "store/base/own.h"
 
 #define STEP_BYTES  (UINT64_C(1) << 20)
 #define BLOCK_BYTES UINT64_C(4096)
 
-/* The name that stands for the interface of evp.h as we were compiled with it. */
-#define LIBRARY "libcrypto.so.3"
+#define CRYPTO_CALLS(X)                                                                            \
+	X(EVP_MD_CTX_new)                                                                          \
+	X(EVP_MD_CTX_free)                                                                         \
+	X(EVP_sha256)                                                                              \
+	X(EVP_DigestInit_ex)                                                                       \
+	X(EVP_DigestUpdate)                                                                        \
+	X(EVP_DigestFinal_ex)
 
-/* libcrypto, loaded when there is something to hash: a spawn, an exec, a monitor have nothing, and
- * its relocations alone would cost each of them a millisecond. It stays once it is there. */
+/* libcrypto, and a running digest. */
 struct crypto {
+	CRYPTO_CALLS(CS_LIBRARY_CALL)
 	EVP_MD_CTX *ctx;
-	__typeof__(&EVP_MD_CTX_new) ctx_new;
-	__typeof__(&EVP_MD_CTX_free) ctx_free;
-	__typeof__(&EVP_sha256) sha256;
-	__typeof__(&EVP_DigestInit_ex) init;
-	__typeof__(&EVP_DigestUpdate) update;
-	__typeof__(&EVP_DigestFinal_ex) final;
 };
 
-static bool find(void *library, const char *name, void *ret)
-{
-	void *symbol = dlsym(library, name);
-
-	memcpy(ret, &symbol, sizeof(symbol));
-	return symbol;
-}
-
-static int load(struct crypto *ret, struct cs_err *err)
-{
-	void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-	bool whole;
-
-	if (!library)
-		return cs_fail(err, ENOENT, LIBRARY " cannot be loaded (apt-get install libssl3)");
-	whole = find(library, "EVP_MD_CTX_new", &ret->ctx_new) &&
-		find(library, "EVP_MD_CTX_free", &ret->ctx_free) &&
-		find(library, "EVP_sha256", &ret->sha256) &&
-		find(library, "EVP_DigestInit_ex", &ret->init) &&
-		find(library, "EVP_DigestUpdate", &ret->update) &&
-		find(library, "EVP_DigestFinal_ex", &ret->final);
-	dlclose(library);
-	return whole ? 0 : cs_fail(err, ENOENT, LIBRARY " is not one of ours");
-}
+static const struct cs_symbol symbols[] = {
+#define ROW(name) { #name, offsetof(struct crypto, name) },
+	CRYPTO_CALLS(ROW)
+#undef ROW
+};
 
 static void crypto_release(struct crypto *crypto)
 {
 	if (crypto->ctx)
-		crypto->ctx_free(crypto->ctx);
+		crypto->EVP_MD_CTX_free(crypto->ctx);
 }
 
 static void to_hex(const unsigned char *digest, unsigned bytes, char ret[CS_DIGEST_TEXT])
@@ -74,15 +55,15 @@ static void to_hex(const unsigned char *digest, unsigned bytes, char ret[CS_DIGE
 	*ret = '\0';
 }
 
-/* A running digest. */
 static int start(struct crypto *crypto, struct cs_err *err)
 {
-	int r = load(crypto, err);
+	int r = cs_library_load("libcrypto.so.3", "libssl3", symbols,
+				sizeof(symbols) / sizeof(symbols[0]), crypto, err);
 
 	if (r < 0)
 		return r;
-	crypto->ctx = crypto->ctx_new();
-	if (!crypto->ctx || crypto->init(crypto->ctx, crypto->sha256(), NULL) != 1)
+	crypto->ctx = crypto->EVP_MD_CTX_new();
+	if (!crypto->ctx || crypto->EVP_DigestInit_ex(crypto->ctx, crypto->EVP_sha256(), NULL) != 1)
 		return cs_fail_errno(err, ENOMEM, "SHA-256");
 	return 0;
 }
@@ -92,7 +73,7 @@ static int finish(struct crypto *crypto, char ret[CS_DIGEST_TEXT], struct cs_err
 	unsigned char digest[EVP_MAX_MD_SIZE];
 	unsigned bytes;
 
-	if (crypto->final(crypto->ctx, digest, &bytes) != 1)
+	if (crypto->EVP_DigestFinal_ex(crypto->ctx, digest, &bytes) != 1)
 		return cs_fail(err, EIO, "SHA-256: libcrypto failed");
 	to_hex(digest, bytes, ret);
 	return 0;
@@ -144,7 +125,7 @@ int cs_digest_file(int fd, uint64_t bytes, const struct cs_digest_progress *prog
 		r = read_blocks(fd, buf, part, at);
 		if (r < 0)
 			return fail_read(r, bytes, err);
-		if (crypto.update(crypto.ctx, buf, part) != 1)
+		if (crypto.EVP_DigestUpdate(crypto.ctx, buf, part) != 1)
 			return cs_fail(err, EIO, "SHA-256: libcrypto failed");
 		if (progress)
 			cs_progress_set(progress->progress, progress->done + at + part);
@@ -160,8 +141,8 @@ static int add_block(struct crypto *crypto, const unsigned char *block, uint64_t
 		return 0;
 	for (size_t i = 0; i < sizeof(head); i++)
 		head[i] = (unsigned char)(number >> 8 * i);
-	if (crypto->update(crypto->ctx, head, sizeof(head)) != 1 ||
-	    crypto->update(crypto->ctx, block, BLOCK_BYTES) != 1)
+	if (crypto->EVP_DigestUpdate(crypto->ctx, head, sizeof(head)) != 1 ||
+	    crypto->EVP_DigestUpdate(crypto->ctx, block, BLOCK_BYTES) != 1)
 		return -EIO;
 	return 0;
 }

@@ -6,7 +6,7 @@
 #include <archive.h>
 #include <archive_entry.h>
 
-#include "store/base/err.h"
+#include "store/base/library.h"
 
 #define CS_LIBARCHIVE_CALLS(X)                                                                     \
 	X(archive_entry_acl_next)                                                                  \
@@ -71,11 +71,8 @@
 
 /* Its functions, under their names. Zeroed is not loaded. */
 struct cs_libarchive {
-#define CS_LIBARCHIVE_MEMBER(name) __typeof__(&(name)) name;
-	CS_LIBARCHIVE_CALLS(CS_LIBARCHIVE_MEMBER)
-#undef CS_LIBARCHIVE_MEMBER
+	CS_LIBARCHIVE_CALLS(CS_LIBRARY_CALL)
 };
 
-/* Load it; again costs little. It stays for as long as the process lives. -ENOENT: it is not
- * installed, or lacks a function. */
+/* As cs_library_load(). */
 int cs_libarchive_load(struct cs_libarchive *ret, struct cs_err *err);

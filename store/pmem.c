@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "store/pmem.h"
 
-#include <daxctl/libdaxctl.h>
 #include <errno.h>
 #include <limits.h>
 #include <mntent.h>
-#include <ndctl/libndctl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,8 +11,10 @@
 #include <sys/sysmacros.h>
 
 #include "store/base/own.h"
+#include "store/libndctl.h"
 
 struct walk {
+	struct cs_libpmem lib;
 	cs_pmem_fn fn;
 	void *arg;
 	char (*seen)[64]; /* DAX devices that are of a namespace */
@@ -115,50 +115,54 @@ static bool was_seen(const struct walk *walk, const char *name)
 /* The device of a namespace is told by what claims it. */
 static void describe_claim(struct walk *walk, struct ndctl_namespace *ndns, struct cs_pmem *pmem)
 {
-	struct ndctl_pfn *pfn = ndctl_namespace_get_pfn(ndns);
-	struct ndctl_dax *dax = ndctl_namespace_get_dax(ndns);
-	struct ndctl_btt *btt = ndctl_namespace_get_btt(ndns);
+	const struct cs_libpmem *lib = &walk->lib;
+	struct ndctl_pfn *pfn = lib->nd.ndctl_namespace_get_pfn(ndns);
+	struct ndctl_dax *dax = lib->nd.ndctl_namespace_get_dax(ndns);
+	struct ndctl_btt *btt = lib->nd.ndctl_namespace_get_btt(ndns);
 	struct daxctl_region *region;
 	struct daxctl_dev *dev;
 
 	if (dax) {
-		pmem->bytes = told(ndctl_dax_get_size(dax));
-		pmem->align = told(ndctl_dax_get_align(dax));
-		region = ndctl_dax_get_daxctl_region(dax);
-		dev = region ? daxctl_dev_get_first(region) : NULL;
-		for (; dev; dev = daxctl_dev_get_next(dev)) {
-			note_seen(walk, daxctl_dev_get_devname(dev));
+		pmem->bytes = told(lib->nd.ndctl_dax_get_size(dax));
+		pmem->align = told(lib->nd.ndctl_dax_get_align(dax));
+		region = lib->nd.ndctl_dax_get_daxctl_region(dax);
+		dev = region ? lib->dax.daxctl_dev_get_first(region) : NULL;
+		for (; dev; dev = lib->dax.daxctl_dev_get_next(dev)) {
+			note_seen(walk, lib->dax.daxctl_dev_get_devname(dev));
 			if (!pmem->device[0])
-				set_device(pmem, daxctl_dev_get_devname(dev));
-			if (daxctl_dev_get_memory(dev))
+				set_device(pmem, lib->dax.daxctl_dev_get_devname(dev));
+			if (lib->dax.daxctl_dev_get_memory(dev))
 				pmem->mode = "system-ram";
 		}
 	} else if (pfn) {
-		pmem->bytes = told(ndctl_pfn_get_size(pfn));
-		pmem->align = ndctl_pfn_has_align(pfn) > 0 ? told(ndctl_pfn_get_align(pfn)) : 0;
-		set_device(pmem, ndctl_pfn_get_block_device(pfn));
+		pmem->bytes = told(lib->nd.ndctl_pfn_get_size(pfn));
+		pmem->align = lib->nd.ndctl_pfn_has_align(pfn) > 0
+				      ? told(lib->nd.ndctl_pfn_get_align(pfn))
+				      : 0;
+		set_device(pmem, lib->nd.ndctl_pfn_get_block_device(pfn));
 	} else if (btt) {
-		set_device(pmem, ndctl_btt_get_block_device(btt));
+		set_device(pmem, lib->nd.ndctl_btt_get_block_device(btt));
 	} else {
-		set_device(pmem, ndctl_namespace_get_block_device(ndns));
+		set_device(pmem, lib->nd.ndctl_namespace_get_block_device(ndns));
 	}
 }
 
 static int visit_namespace(struct walk *walk, struct ndctl_namespace *ndns,
 			   const struct cs_pmem *region)
 {
+	const struct cs_libpmem *lib = &walk->lib;
 	struct cs_pmem pmem = {
 		.kind = CS_PMEM_NAMESPACE,
-		.mode = mode_name((int)ndctl_namespace_get_mode(ndns)),
-		.bytes = told(ndctl_namespace_get_size(ndns)),
-		.numa_node = ndctl_namespace_get_numa_node(ndns),
+		.mode = mode_name((int)lib->nd.ndctl_namespace_get_mode(ndns)),
+		.bytes = told(lib->nd.ndctl_namespace_get_size(ndns)),
+		.numa_node = lib->nd.ndctl_namespace_get_numa_node(ndns),
 		.persistence = region->persistence,
-		.enabled = ndctl_namespace_is_enabled(ndns) > 0,
+		.enabled = lib->nd.ndctl_namespace_is_enabled(ndns) > 0,
 	};
 
 	if (!pmem.bytes) /* a seed, or one that vanished */
 		return 0;
-	copy_name(pmem.name, sizeof(pmem.name), ndctl_namespace_get_devname(ndns));
+	copy_name(pmem.name, sizeof(pmem.name), lib->nd.ndctl_namespace_get_devname(ndns));
 	copy_name(pmem.region, sizeof(pmem.region), region->name);
 	copy_name(pmem.provider, sizeof(pmem.provider), region->provider);
 	if (pmem.enabled)
@@ -169,25 +173,27 @@ static int visit_namespace(struct walk *walk, struct ndctl_namespace *ndns,
 
 static int visit_region(struct walk *walk, struct ndctl_bus *bus, struct ndctl_region *region)
 {
+	const struct cs_libpmem *lib = &walk->lib;
 	struct cs_pmem pmem = {
 		.kind = CS_PMEM_REGION,
-		.bytes = told(ndctl_region_get_size(region)),
-		.free_bytes = told(ndctl_region_get_available_size(region)),
-		.align = told(ndctl_region_get_align(region)),
-		.numa_node = ndctl_region_get_numa_node(region),
-		.persistence = persistence_name(ndctl_region_get_persistence_domain(region)),
-		.enabled = ndctl_region_is_enabled(region) > 0,
+		.bytes = told(lib->nd.ndctl_region_get_size(region)),
+		.free_bytes = told(lib->nd.ndctl_region_get_available_size(region)),
+		.align = told(lib->nd.ndctl_region_get_align(region)),
+		.numa_node = lib->nd.ndctl_region_get_numa_node(region),
+		.persistence =
+			persistence_name(lib->nd.ndctl_region_get_persistence_domain(region)),
+		.enabled = lib->nd.ndctl_region_is_enabled(region) > 0,
 	};
 	struct ndctl_namespace *ndns;
 	int r;
 
-	copy_name(pmem.name, sizeof(pmem.name), ndctl_region_get_devname(region));
-	copy_name(pmem.provider, sizeof(pmem.provider), ndctl_bus_get_provider(bus));
+	copy_name(pmem.name, sizeof(pmem.name), lib->nd.ndctl_region_get_devname(region));
+	copy_name(pmem.provider, sizeof(pmem.provider), lib->nd.ndctl_bus_get_provider(bus));
 	r = walk->fn(&pmem, walk->arg);
 	if (r)
 		return r;
-	ndctl_namespace_foreach(region, ndns)
-	{
+	for (ndns = lib->nd.ndctl_namespace_get_first(region); ndns;
+	     ndns = lib->nd.ndctl_namespace_get_next(ndns)) {
 		r = visit_namespace(walk, ndns, &pmem);
 		if (r)
 			return r;
@@ -197,15 +203,15 @@ static int visit_region(struct walk *walk, struct ndctl_bus *bus, struct ndctl_r
 
 static int visit_buses(struct walk *walk, struct ndctl_ctx *ctx)
 {
+	const struct cs_libpmem *lib = &walk->lib;
 	struct ndctl_bus *bus;
 	int r;
 
-	ndctl_bus_foreach(ctx, bus)
-	{
+	for (bus = lib->nd.ndctl_bus_get_first(ctx); bus; bus = lib->nd.ndctl_bus_get_next(bus)) {
 		struct ndctl_region *region;
 
-		ndctl_region_foreach(bus, region)
-		{
+		for (region = lib->nd.ndctl_region_get_first(bus); region;
+		     region = lib->nd.ndctl_region_get_next(region)) {
 			r = visit_region(walk, bus, region);
 			if (r)
 				return r;
@@ -217,25 +223,28 @@ static int visit_buses(struct walk *walk, struct ndctl_ctx *ctx)
 /* DAX devices without a namespace under them. */
 static int visit_dax(struct walk *walk, struct daxctl_ctx *ctx)
 {
+	const struct cs_libpmem *lib = &walk->lib;
 	struct daxctl_region *region;
 	struct daxctl_dev *dev;
 	int r;
 
-	daxctl_region_foreach(ctx, region)
-	{
-		daxctl_dev_foreach(region, dev)
-		{
+	for (region = lib->dax.daxctl_region_get_first(ctx); region;
+	     region = lib->dax.daxctl_region_get_next(region)) {
+		for (dev = lib->dax.daxctl_dev_get_first(region); dev;
+		     dev = lib->dax.daxctl_dev_get_next(dev)) {
 			struct cs_pmem pmem = {
 				.kind = CS_PMEM_DAX,
-				.mode = daxctl_dev_get_memory(dev) ? "system-ram" : "devdax",
-				.bytes = told(daxctl_dev_get_size(dev)),
-				.align = told(daxctl_dev_get_align(dev)),
-				.numa_node = daxctl_dev_get_target_node(dev),
+				.mode = lib->dax.daxctl_dev_get_memory(dev) ? "system-ram"
+									    : "devdax",
+				.bytes = told(lib->dax.daxctl_dev_get_size(dev)),
+				.align = told(lib->dax.daxctl_dev_get_align(dev)),
+				.numa_node = lib->dax.daxctl_dev_get_target_node(dev),
 				.persistence = "unknown",
-				.enabled = daxctl_dev_is_enabled(dev) > 0,
+				.enabled = lib->dax.daxctl_dev_is_enabled(dev) > 0,
 			};
 
-			copy_name(pmem.name, sizeof(pmem.name), daxctl_dev_get_devname(dev));
+			copy_name(pmem.name, sizeof(pmem.name),
+				  lib->dax.daxctl_dev_get_devname(dev));
 			if (!pmem.bytes || was_seen(walk, pmem.name))
 				continue;
 			set_device(&pmem, pmem.name);
@@ -252,21 +261,25 @@ int cs_pmem_each(cs_pmem_fn fn, void *arg, struct cs_err *err)
 	struct walk walk = { .fn = fn, .arg = arg };
 	struct ndctl_ctx *ndctl = NULL;
 	struct daxctl_ctx *daxctl = NULL;
+	const struct cs_libpmem *lib = &walk.lib;
 	int r;
 
-	r = ndctl_new(&ndctl);
+	r = cs_libpmem_load(&walk.lib, err);
+	if (r < 0)
+		return r;
+	r = lib->nd.ndctl_new(&ndctl);
 	if (r < 0)
 		return cs_fail_errno(err, -r, "libndctl");
-	r = daxctl_new(&daxctl);
+	r = lib->dax.daxctl_new(&daxctl);
 	if (r < 0) {
-		ndctl_unref(ndctl);
+		lib->nd.ndctl_unref(ndctl);
 		return cs_fail_errno(err, -r, "libdaxctl");
 	}
 	r = visit_buses(&walk, ndctl);
 	if (r == 0)
 		r = visit_dax(&walk, daxctl);
-	daxctl_unref(daxctl);
-	ndctl_unref(ndctl);
+	lib->dax.daxctl_unref(daxctl);
+	lib->nd.ndctl_unref(ndctl);
 	free(walk.seen);
 	if (r == 0 && walk.failed)
 		return cs_fail_errno(err, -walk.failed, "persistent memory");

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tests/fake/pmem.h"
 
-#include <daxctl/libdaxctl.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "store/libndctl.h"
 
 /* The libraries hand out pointers that only they look into: ours are numbers. */
 #define HANDLE(type, n) ((type)(uintptr_t)((n) + 1))
@@ -270,4 +271,17 @@ int daxctl_dev_is_enabled(struct daxctl_dev *dev)
 struct daxctl_memory *daxctl_dev_get_memory(struct daxctl_dev *dev)
 {
 	return of(dev)->memory ? (struct daxctl_memory *)(void *)dev : NULL;
+}
+
+/* ---- as they are loaded */
+
+int cs_libpmem_load(struct cs_libpmem *ret, struct cs_err *err)
+{
+#define TAKE_ND(name) ret->nd.name = name;
+	CS_LIBNDCTL_CALLS(TAKE_ND)
+#undef TAKE_ND
+#define TAKE_DAX(name) ret->dax.name = name;
+	CS_LIBDAXCTL_CALLS(TAKE_DAX)
+#undef TAKE_DAX
+	return 0;
 }
