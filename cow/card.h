@@ -60,6 +60,7 @@ struct cs_card {
 				       cs_overlay_create() and cs_card_start() */
 	/* not stored, found out by cs_card_load(): */
 	enum cs_guest_state state;
+	bool paused;          /* it runs, and stands still */
 	int exit_status;      /* of COMMAND, or -1 */
 	char stop_reason[32]; /* "poweroff", "reboot", "request", "crash"; "parked"; "killed": no
 				 exit line; "new": never started; "broken"; "" while it runs */

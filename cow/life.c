@@ -21,6 +21,7 @@
 #define MARKS          ".marks"
 #define EXIT_FILE      "exit"
 #define EXIT_BYTES_MAX 64
+#define PAUSED_LINE    "paused\n" /* of a monitor that runs; any last word is longer */
 #define BOOT_ID        "/proc/sys/kernel/random/boot_id"
 #define KILL_MS        5000
 #define LOCK_TRIES     100
@@ -283,9 +284,13 @@ void cs_life_judge(int dirfd, struct cs_card *card)
 	int status, r;
 
 	card->exit_status = -1;
+	card->paused = false;
 	/* The boot is asked last: it costs a file, and only a living pid makes it matter. */
 	if (cs_process_alive(card->pid, card->pid_start_ticks) && is_this_boot(card)) {
 		set_state(card, CS_GUEST_RUNNING, "");
+		card->paused =
+			cs_read_file_at(dirfd, EXIT_FILE, EXIT_BYTES_MAX, &line, NULL) == 0 &&
+			strcmp(line, PAUSED_LINE) == 0;
 		return;
 	}
 	if (card->pid && cs_parked_there(dirfd)) {
@@ -295,7 +300,7 @@ void cs_life_judge(int dirfd, struct cs_card *card)
 	r = cs_read_file_at(dirfd, EXIT_FILE, EXIT_BYTES_MAX, &line, NULL);
 	if (!card->pid) {
 		set_state(card, CS_GUEST_STOPPED, "new");
-	} else if (r == -ENOENT || (r == 0 && !line[0])) {
+	} else if (r == -ENOENT || (r == 0 && (!line[0] || strcmp(line, PAUSED_LINE) == 0))) {
 		set_state(card, CS_GUEST_CRASHED, "killed");
 	} else if (r < 0 || !parse_exit(line, &reason, &status)) {
 		set_state(card, CS_GUEST_CRASHED, "crash");

@@ -87,7 +87,7 @@ static void fill_brief(struct cs_report *report, const struct cs_card *card, boo
 
 	cs_report_row(report);
 	cs_report_text(report, "name", card->guest);
-	cs_report_text(report, "state", cs_cmd_state_name(card->state));
+	cs_report_text(report, "state", card->paused ? "paused" : cs_cmd_state_name(card->state));
 	if (card->state == CS_GUEST_BROKEN)
 		return;
 	snprintf(template, sizeof(template), "%s%s%s", card->template, json ? "" : "@",

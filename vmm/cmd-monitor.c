@@ -176,6 +176,7 @@ static int build(struct monitor *m, struct cs_err *err)
 		.append = m->card.append,
 		.vcpus = m->card.vcpus,
 		.log_fd = m->console_fd,
+		.paused_fd = m->exit_fd,
 		.note_fd = STDERR_FILENO, /* guests/<name>/log */
 		.control_fd = m->control_fd,
 		.vsock_fd = m->vsock_fd,

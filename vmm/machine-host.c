@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "store/base/io.h"
 #include "vmm/machine-private.h"
 #include "vmm/virtio-devices.h"
 
@@ -122,11 +123,26 @@ static int control_reboot(void *arg, struct cs_err *err)
 	return stop_by_agent(arg, CS_WIRE_REBOOT, CS_CONTROL_GRACE_MS, err);
 }
 
+/* For those that list guests without asking each. */
+static void note_paused(const struct cs_machine *machine)
+{
+	static const char word[] = "paused\n";
+	const int fd = machine->spec.paused_fd;
+
+	if (fd >= 0 && !machine->paused && ftruncate(fd, 0) < 0)
+		return; /* only a list is wrong */
+	if (fd >= 0 && machine->paused)
+		cs_pwrite_full(fd, word, sizeof(word) - 1, 0);
+}
+
 static int control_pause(void *arg, struct cs_err *err)
 {
 	struct cs_machine *machine = arg;
 
+	if (machine->parking)
+		return cs_fail(err, EBUSY, "it is being parked");
 	machine->paused = true;
+	note_paused(machine);
 	cs_machine_kick(machine);
 	return 0;
 }
@@ -136,6 +152,7 @@ static int control_resume(void *arg, struct cs_err *err)
 	struct cs_machine *machine = arg;
 
 	machine->paused = false;
+	note_paused(machine);
 	pthread_cond_broadcast(&machine->unpaused);
 	return 0;
 }

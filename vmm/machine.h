@@ -35,6 +35,8 @@ struct cs_machine_spec {
 	 * thread. NULL: the guest is in no share domain, and is never merged. */
 	int (*enroll)(const struct cs_ram *ram, bool on, uint64_t *ret_bytes, struct cs_err *err);
 	int log_fd;     /* console log, read-write; -1: none */
+	int paused_fd;  /* a file that holds "paused\n" while the machine is paused, and nothing
+			   otherwise; -1: none */
 	int note_fd;    /* what the agent wants the user to read, a line each; -1: dropped */
 	int control_fd; /* listening unix stream socket of control.h; -1: none */
 	int vsock_fd;   /* listening unix stream socket of the vsock convention; -1: none */

@@ -55,10 +55,34 @@ is "others have none" 1 "$(find "$guests" -name disk | wc -l)"
 
 # ---- asking
 cs pause web-1
-is "pause" '0:paused' "$rc:$(field web-1 machine)"
+is "pause" '0:paused paused' "$rc:$(field web-1 machine) $(field web-1 state)"
+claim "which still is a guest that runs" test -n "$("$program" list --running --quiet | grep -x web-1)"
 cs resume web-1
-is "resume" '0:booting' "$rc:$(field web-1 machine)"
+is "resume" '0:booting running' "$rc:$(field web-1 machine) $(field web-1 state)"
+cs pause web-1
+kill -KILL "$(field web-1 pid)"
+claim "one that is killed while it is paused has crashed" eventually stopped_by web-1 killed
+cs start web-1
+is "and starts" '0:running' "$rc:$(field web-1 state)"
 fails 1 "guest 'web-1': " ping --timeout 1 web-1
+
+# ---- balloon and park: nobody in these guests serves either
+fails 1 "guest 'web-1': its kernel does not serve the balloon" balloon web-1 64M
+fails 1 "size 'much': not a size" balloon web-1 much
+fails 1 "size '1M': guest 'web-1' can get by with 24.0 MiB to 128.0 MiB" balloon web-1 1M
+fails 1 "size '1G': guest 'web-1' can get by with 24.0 MiB to 128.0 MiB" balloon web-1 1G
+cs balloon web-1 --json
+is "without a size it shows both" 134217728 "$(python3 -c 'import json, sys
+sizes = json.load(sys.stdin)
+print(sizes["actual_bytes"] if sizes["actual_bytes"] == sizes["target_bytes"] else sizes)' <<<"$out")"
+fails 2 "a guest and a size, no more" balloon web-1 64M 65M
+fails 1 "guest 'web-1': its agent is not there yet" park web-1
+is "a guest that cannot be parked runs on" running "$(field web-1 state)"
+is "and nothing is left of the attempt" '' "$(find "$guests" -name 'park*')"
+cs stop --time 0 web-2
+fails 1 "guest 'web-2': does not run" park web-2
+fails 1 "guest 'web-2': not running" balloon web-2
+fails 2 "no guest given" park
 cs console web-1
 is "console ends with its input" 0 "$rc"
 "$program" logs --follow web-1 >/dev/null &

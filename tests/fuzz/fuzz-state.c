@@ -105,6 +105,7 @@ static struct cs_machine *make(bool disk, int state_fd, struct cs_err *err)
 		.root_type = "erofs",
 		.vcpus = 2,
 		.log_fd = -1,
+		.paused_fd = -1,
 		.note_fd = -1,
 		.control_fd = -1,
 		.vsock_fd = -1,

@@ -54,6 +54,14 @@ claim "its clock is right" clock_is_right
 claim "its process goes on" cs exec "$guest" -- sh -c 'a=$(cat /tmp/n); sleep 4; [ "$(cat /tmp/n)" -gt "$a" ]'
 is "nothing of it is left on disk" no "$([ -e "$folder/parked" ] && echo yes || echo no)"
 
+# ---- paused it stands still, and its clock is right when it goes on
+claim "it is paused" cs pause "$guest"
+is "is listed as paused" paused "$(field "$guest" state)"
+sleep 10
+claim "and resumed" cs resume "$guest"
+claim "its clock is right" clock_is_right
+is "is listed as running" running "$(field "$guest" state)"
+
 # What it drew from the pool in its sleep nobody else has; and neither has it twice.
 for _ in 1 2 3; do
 	claim "it is parked again" cs park "$guest"

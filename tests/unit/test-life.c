@@ -14,6 +14,13 @@ static void check_state(struct cow *cow, enum cs_guest_state want, const char *r
 	cs_card_free(card);
 }
 
+static bool is_paused(struct cow *cow)
+{
+	cs_auto(cs_card_freep) struct cs_card *card = cow_load(cow, "web");
+
+	return card->paused;
+}
+
 static void test_runs_and_stops(void **state)
 {
 	static const struct {
@@ -29,6 +36,7 @@ static void test_runs_and_stops(void **state)
 		{ "request -1\n", CS_GUEST_STOPPED, "request", -1 },
 		{ "crash -1\n", CS_GUEST_CRASHED, "crash", -1 },
 		{ "", CS_GUEST_CRASHED, "killed", -1 },
+		{ "paused\n", CS_GUEST_CRASHED, "killed", -1 },
 		/* from a monitor that was taken over */
 		{ "poweroff 0", CS_GUEST_CRASHED, "crash", -1 },
 		{ "poweroff\n", CS_GUEST_CRASHED, "crash", -1 },
@@ -50,7 +58,12 @@ static void test_runs_and_stops(void **state)
 	/* while it runs the line does not count */
 	cow_write(cow, "web", "exit", "poweroff 0\n");
 	check_state(cow, CS_GUEST_RUNNING, "", -1);
+	assert_false(is_paused(cow));
+	cow_write(cow, "web", "exit", "paused\n");
+	check_state(cow, CS_GUEST_RUNNING, "", -1);
+	assert_true(is_paused(cow));
 	cow_kill(pid);
+	assert_false(is_paused(cow));
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		cow_write(cow, "web", "exit", rows[i].line);
 		check_state(cow, rows[i].state, rows[i].reason, rows[i].status);
