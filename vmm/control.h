@@ -21,7 +21,7 @@
  *                                   reading and writing: of the memory, of the state, and of the
  *                                   disk when the guest has one. The answer comes when everything
  *                                   is written and synced. drop: the guest drops its caches
- *                                   before; sync: it writes out its file systems
+ *                                   before, and has reported its free pages; sync: it writes out its file systems
  *   save park [sync]  ok ...        the descriptors are of the pages that differ
  *                                   (vmm/snapshot-delta.h), of the state, and of the ticket, a file
  *                                   that is not empty. From the picture on the machine stands

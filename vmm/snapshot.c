@@ -20,13 +20,21 @@
 #include "vmm/machine-private.h"
 #include "vmm/snapshot-delta.h"
 #include "vmm/snapshot-memory.h"
+#include "vmm/virtio-devices.h"
 
 /* The descriptors, in the order they come: of a save the first two or three, to park the first two
  * and the ticket. */
 enum { MEMORY, STATE, DISK, TICKET, FILES };
 
+/* A guest reports what it has freed two seconds later (mm/page_reporting.c), some of it, and the
+ * next two seconds later. Frozen before that, each clone would do it over. */
+#define QUIET_MS      3000
+#define QUIET_MOST_MS 30000
+#define QUIET_LOOK_MS 500
+
 enum stage {
 	STAGE_FREEZING, /* the agent was asked */
+	STAGE_QUIETING, /* nobody runs, and the kernel may still report free pages */
 	STAGE_WRITING,  /* the child is at it */
 	STAGE_HELD,     /* to park: all is written, the machine stands still until it is ended */
 };
@@ -44,6 +52,11 @@ struct cs_snapshot {
 	int fd[FILES]; /* DISK -1: the guest has none, or is parked; TICKET -1: it is not */
 	struct cs_stream *stream;
 	struct cs_picture picture;
+
+	bool quiet_first; /* wait until it has reported its free pages */
+	struct cs_timer *look;
+	uint64_t reports;
+	unsigned quiet_ms, waited_ms;
 
 	int report_fd; /* ends with the child; its end tells the child to give up */
 	struct cs_watch *watch;
@@ -157,6 +170,7 @@ struct cs_snapshot *cs_snapshot_free(struct cs_snapshot *s)
 {
 	if (!s)
 		return NULL;
+	cs_timer_free(s->look);
 	cs_watch_free(s->watch);
 	cs_fd_closep(&s->report_fd);
 	for (int i = 0; i < FILES; i++)
@@ -174,7 +188,7 @@ static void let_go(struct cs_snapshot *s)
 
 	/* Whoever took the picture may put it where the next start finds it, now or later: it is no
 	 * longer what this guest is. When that cannot be said, the guest must not go on. */
-	if (s->fd[TICKET] >= 0 && s->stage != STAGE_FREEZING && !machine->ended &&
+	if (s->fd[TICKET] >= 0 && s->stage >= STAGE_WRITING && !machine->ended &&
 	    (ftruncate(s->fd[TICKET], 0) < 0 || fdatasync(s->fd[TICKET]) < 0))
 		cs_machine_end(machine, CS_STOP_REQUEST);
 	cs_machine_unpark(machine);
@@ -186,6 +200,9 @@ static void finish(struct cs_snapshot *s, const struct cs_err *why)
 	struct cs_control_client *client = s->client;
 	char text[128];
 
+	/* Frozen, but nothing came of it. */
+	if (s->stage == STAGE_QUIETING)
+		cs_agent_thaw(s->machine->agent);
 	snprintf(text, sizeof(text), "pause_us=%" PRIu64 " pages=%" PRIu64 " bytes=%" PRIu64,
 		 s->pause_us, s->report.count.pages, s->report.count.bytes);
 	if (s->fd[TICKET] >= 0 && !why && client) {
@@ -195,7 +212,7 @@ static void finish(struct cs_snapshot *s, const struct cs_err *why)
 		cs_control_answer_held(client, text);
 		return;
 	}
-	if (s->fd[TICKET] >= 0)
+	if (s->fd[TICKET] >= 0 && s->stage != STAGE_QUIETING)
 		let_go(s);
 	/* The next save may begin in the answer's wake. */
 	s->machine->snapshot = NULL;
@@ -307,20 +324,15 @@ static int take_picture(struct cs_snapshot *s, struct cs_err *err)
 	return r < 0 ? r : start_child(s, err);
 }
 
-void cs_snapshot_frozen(struct cs_machine *machine, int error)
+/* Nobody runs: the moment has come. */
+static void take(struct cs_snapshot *s)
 {
-	struct cs_snapshot *s = machine->snapshot;
+	struct cs_machine *machine = s->machine;
 	struct cs_err err = { 0 };
 	uint64_t from;
 	int r;
 
-	if (!s || s->stage != STAGE_FREEZING)
-		return;
-	if (error) {
-		cs_fail_errno(&err, error, "its processes cannot be frozen");
-		finish(s, &err);
-		return;
-	}
+	s->stage = STAGE_FREEZING; /* it is not waited for any more */
 	/* A clone of a file waits for what is not on the disk yet: get that done before. */
 	if (machine->spec.disk)
 		fdatasync(machine->spec.disk->fd);
@@ -334,6 +346,56 @@ void cs_snapshot_frozen(struct cs_machine *machine, int error)
 	s->stream = cs_stream_free(s->stream);
 	if (r < 0)
 		finish(s, &err);
+}
+
+static void look(void *arg, uint32_t events)
+{
+	struct cs_snapshot *s = arg;
+	struct cs_balloon_info info;
+	struct cs_err err = { 0 };
+
+	cs_virtio_balloon_info(s->machine->balloon, &info);
+	s->waited_ms += QUIET_LOOK_MS;
+	s->quiet_ms = info.reports == s->reports ? s->quiet_ms + QUIET_LOOK_MS : 0;
+	s->reports = info.reports;
+	if (!cs_agent_is_ready(s->machine->agent)) {
+		cs_fail(&err, ENOTCONN, "its agent has gone");
+		finish(s, &err);
+	} else if (s->quiet_ms >= QUIET_MS || s->waited_ms >= QUIET_MOST_MS) {
+		take(s);
+	} else {
+		cs_timer_set(s->look, QUIET_LOOK_MS);
+	}
+}
+
+/* False: there is nothing to wait for. */
+static bool wait_quiet(struct cs_snapshot *s)
+{
+	struct cs_balloon_info info = { 0 };
+
+	if (s->quiet_first && s->machine->balloon)
+		cs_virtio_balloon_info(s->machine->balloon, &info);
+	if (!info.driven || cs_timer_create(s->machine->loop, look, s, &s->look) < 0)
+		return false;
+	s->stage = STAGE_QUIETING;
+	s->reports = info.reports;
+	cs_timer_set(s->look, QUIET_LOOK_MS);
+	return true;
+}
+
+void cs_snapshot_frozen(struct cs_machine *machine, int error)
+{
+	struct cs_snapshot *s = machine->snapshot;
+	struct cs_err err = { 0 };
+
+	if (!s || s->stage != STAGE_FREEZING)
+		return;
+	if (error) {
+		cs_fail_errno(&err, error, "its processes cannot be frozen");
+		finish(s, &err);
+	} else if (!wait_quiet(s)) {
+		take(s);
+	}
 }
 
 /* ---- the beginning -----------------------------------------------------------------------------
@@ -424,6 +486,7 @@ int cs_snapshot_begin(struct cs_machine *machine, struct cs_control_client *clie
 	*s = (struct cs_snapshot){ .machine = machine,
 				   .client = client,
 				   .stage = STAGE_FREEZING,
+				   .quiet_first = flags & CS_WIRE_FREEZE_DROP,
 				   .fd = { fds[MEMORY], fds[STATE], n > 2 && !park ? fds[2] : -1,
 					   park ? fds[2] : -1 },
 				   .report_fd = -1 };

@@ -35,6 +35,7 @@ static struct played {
 	bool die;    /* the writer is killed */
 	bool wait;   /* the writer waits until it is given up */
 	bool held;   /* the client holds the machine */
+	bool lost;   /* the agent is gone */
 
 	unsigned frozen, thawed, answers, clones;
 	uint32_t flags;
@@ -45,6 +46,9 @@ static struct played {
 int __wrap_cs_agent_freeze(struct cs_agent *agent, uint32_t flags);
 void __wrap_cs_control_answer_held(struct cs_control_client *client, const char *text);
 int __wrap_cs_agent_thaw(struct cs_agent *agent);
+bool __wrap_cs_agent_is_ready(const struct cs_agent *agent);
+void __real_cs_timer_set(struct cs_timer *timer, uint64_t ms);
+void __wrap_cs_timer_set(struct cs_timer *timer, uint64_t ms);
 void __wrap_cs_control_answer(struct cs_control_client *client, const char *text,
 			      const struct cs_err *why);
 int __real_ioctl(int fd, unsigned long request, void *arg);
@@ -65,6 +69,17 @@ int __wrap_cs_agent_thaw(struct cs_agent *agent)
 {
 	played.thawed++;
 	return 0;
+}
+
+bool __wrap_cs_agent_is_ready(const struct cs_agent *agent)
+{
+	return !played.lost;
+}
+
+/* Time flies. */
+void __wrap_cs_timer_set(struct cs_timer *timer, uint64_t ms)
+{
+	__real_cs_timer_set(timer, ms ? 1 + ms / 100 : 0);
 }
 
 void __wrap_cs_control_answer(struct cs_control_client *client, const char *text,
@@ -384,6 +399,124 @@ static void test_machine_ends(void **state)
 	assert_int_equal(played.answers, 0);
 }
 
+/* ---- a guest that still reports free pages */
+
+#define REPORTING 2
+#define RING      32
+
+struct reporter {
+	struct world w;
+	struct fake_queue q[3];
+};
+
+static void open_reporter(struct reporter *r)
+{
+	struct cs_virtio *dev = NULL;
+
+	memset(&played, 0, sizeof(played));
+	fake_open(&r->w.guest);
+	assert_int_equal(cs_virtio_balloon_create(&dev, NULL), 0);
+	fake_plug(&r->w.guest, dev);
+	fill_machine(&r->w);
+	r->w.machine.balloon = dev;
+	fake_features(&r->w.guest, UINT64_MAX);
+	for (unsigned i = 0; i < 3; i++)
+		fake_queue(&r->w.guest, i, RING, &r->q[i]);
+	fake_driver_ok(&r->w.guest);
+	fake_settle(&r->w.guest);
+	r->w.memory = memfd_create("memory", MFD_CLOEXEC);
+	r->w.state = memfd_create("state", MFD_CLOEXEC);
+	r->w.clone = memfd_create("disk", MFD_CLOEXEC);
+}
+
+static void close_reporter(struct reporter *r)
+{
+	cs_snapshot_free(r->w.machine.snapshot);
+	close(r->w.machine.pagemap_fd);
+	fake_close(&r->w.guest);
+	close(r->w.memory);
+	close(r->w.state);
+	close(r->w.clone);
+}
+
+/* Let (ms) pass in the loop, a hundredth of what the monitor takes them for. */
+static void pass(struct world *w, unsigned ms)
+{
+	for (unsigned i = 0; i < ms; i++) {
+		fake_settle(&w->guest);
+		usleep(1000);
+	}
+}
+
+static void test_waits_for_reports(void **state)
+{
+	const struct fake_buf page = { FAKE_SEG_BYTES + 8 * PAGE, PAGE, true };
+	struct reporter r = { 0 };
+	struct cs_err err;
+	uint32_t id, len;
+
+	open_reporter(&r);
+	assert_int_equal(begin(&r.w, "drop", 2, &err), 0);
+	cs_snapshot_frozen(&r.w.machine, 0);
+	for (unsigned i = 0; i < 4; i++) {
+		pass(&r.w, 15);
+		assert_int_equal(played.thawed, 0); /* it is not taken yet */
+		fake_send(&r.q[REPORTING], &page, 1);
+		fake_kick(&r.q[REPORTING]);
+		fake_settle(&r.w.guest);
+		assert_true(fake_take(&r.q[REPORTING], &id, &len));
+	}
+	finish(&r.w);
+	assert_int_equal(played.answers, 1);
+	assert_int_equal(played.why.code, 0);
+	assert_int_equal(played.thawed, 1);
+
+	/* Without the word nobody waits. */
+	memset(&played, 0, sizeof(played));
+	assert_int_equal(begin(&r.w, "sync", 2, &err), 0);
+	cs_snapshot_frozen(&r.w.machine, 0);
+	assert_int_equal(played.thawed, 1);
+	finish(&r.w);
+	close_reporter(&r);
+}
+
+/* Nobody wants it any more, the agent goes, or the guest reports for ever. */
+static void test_waits_in_vain(void **state)
+{
+	const struct fake_buf page = { FAKE_SEG_BYTES + 8 * PAGE, PAGE, true };
+	struct reporter r = { 0 };
+	struct cs_err err;
+	uint32_t id, len;
+
+	open_reporter(&r);
+	assert_int_equal(begin(&r.w, "drop", 2, &err), 0);
+	cs_snapshot_frozen(&r.w.machine, 0);
+	cs_snapshot_gone(&r.w.machine);
+	assert_null(r.w.machine.snapshot);
+	assert_int_equal(played.thawed, 1);
+	pass(&r.w, 20);
+
+	assert_int_equal(begin(&r.w, "drop", 2, &err), 0);
+	cs_snapshot_frozen(&r.w.machine, 0);
+	played.lost = true;
+	finish(&r.w);
+	assert_int_equal(played.why.code, ENOTCONN);
+	assert_int_equal(played.thawed, 2);
+
+	memset(&played, 0, sizeof(played));
+	assert_int_equal(begin(&r.w, "drop", 2, &err), 0);
+	cs_snapshot_frozen(&r.w.machine, 0);
+	for (unsigned i = 0; i < 3000 && r.w.machine.snapshot; i++) {
+		fake_send(&r.q[REPORTING], &page, 1);
+		fake_kick(&r.q[REPORTING]);
+		pass(&r.w, 1);
+		fake_take(&r.q[REPORTING], &id, &len);
+	}
+	assert_null(r.w.machine.snapshot);
+	assert_int_equal(played.why.code, 0);
+	close_reporter(&r);
+}
+
 /* ---- to park */
 
 static void hold(struct world *w)
@@ -496,6 +629,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_writer_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_disk, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_machine_ends, setup, teardown),
+		cmocka_unit_test(test_waits_for_reports),
+		cmocka_unit_test(test_waits_in_vain),
 		cmocka_unit_test_setup_teardown(test_park, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_park_given_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_park_fails, setup, teardown),
