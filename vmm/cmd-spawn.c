@@ -27,6 +27,7 @@ enum {
 	KEY_COLD,
 	KEY_COUNT,
 	KEY_INIT,
+	KEY_OVERCOMMIT,
 	KEY_PERSIST,
 	KEY_SHARE_DOMAIN,
 	KEY_VCPUS,
@@ -42,6 +43,8 @@ static const struct argp_option shared_options[] = {
 	{ "env", 'e', "NAME=VALUE", 0, "Put this into COMMAND's environment; any number of times",
 	  1 },
 	{ "append", KEY_APPEND, "ARGS", 0, "Add ARGS to the kernel's command line", 1 },
+	{ "overcommit", KEY_OVERCOMMIT, NULL, 0,
+	  "Also when the host will not have the memory for it", 1 },
 	{ "cold", KEY_COLD, NULL, 0, "Boot, also when the template holds a booted machine", 1 },
 	{ 0 },
 };
@@ -64,6 +67,9 @@ static error_t parse_shared(int key, char *arg, struct argp_state *state)
 		return cs_words_add(&o->env, arg) ? 0 : ENOMEM;
 	case KEY_APPEND:
 		o->append = arg;
+		return 0;
+	case KEY_OVERCOMMIT:
+		o->overcommit = true;
 		return 0;
 	case KEY_COLD:
 		o->cold = true;
@@ -243,6 +249,8 @@ int cs_spawn_open(const struct cs_globals *globals, const struct cs_spawn_option
 	if (r < 0)
 		return r;
 	r = fill_card(o, &session, err);
+	if (r == 0 && !o->overcommit)
+		r = cs_spawn_admit(session.store, &session.card, session.count, err);
 	if (r < 0)
 		return r;
 	*ret = session;

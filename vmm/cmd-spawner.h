@@ -106,7 +106,7 @@ struct cs_spawn_options {
 	const char *template, *name, *memory, *vcpus, *count, *append, *user, *folder,
 		*share_domain;
 	struct cs_words env;
-	bool persist, init, wait, tty, cold;
+	bool persist, init, wait, tty, cold, overcommit;
 	char **command; /* NULL-ended; NULL: none */
 };
 
@@ -126,4 +126,10 @@ struct cs_spawn_session {
 /* Check the options, open store, template and KVM, fill the card. */
 int cs_spawn_open(const struct cs_globals *globals, const struct cs_spawn_options *o,
 		  struct cs_spawn_session *ret, struct cs_err *err);
+
+/* The host has memory for (count) guests of (card), judged by those of its kind that run, or
+ * -ENOMEM with words. cmd-admit.c */
+int cs_spawn_admit(struct cs_store *store, const struct cs_card *card, uint64_t count,
+		   struct cs_err *err);
+
 void cs_spawn_closep(struct cs_spawn_session *session);

@@ -80,6 +80,18 @@ claim "that says so" has "$err" "guest 'back': it ended before it answered: it w
 is "but its guest is kept, to be looked at" crashed "$(field back state)"
 "$program" remove back
 
+# ---- what the host has no memory for
+fails 1 "template 'idle': no memory for 65536 guests: one takes some 40.6 MiB (assumed)" spawn idle --name much --count 65536
+is "none was begun with" ':0' "$(names --):$(monitors much)"
+cs spawn idle --name few --count 3
+is "of those that run it is measured" 1 "$("$program" spawn idle --count 65536 -m 1G --overcommit --append "$(printf 'x%.0s' {1..5000})" 2>&1 |
+	grep -c 'kernel command line')"
+for i in 1 2 3; do
+	is "a guest goes before others when memory runs out" 500 "$(cat "/proc/$(field few-$i pid)/oom_score_adj")"
+done
+is "who spawns does not" 0 "$(cat /proc/self/oom_score_adj)"
+"$program" remove --force --all
+
 # ---- interrupts
 "$program" spawn idle --wait --name never >"$scratch/never" 2>"$scratch/never.err" &
 spawner=$!

@@ -71,16 +71,18 @@ done
 is "its random numbers do not repeat" "" "$(sort "$scratch/random" | uniq -d)"
 
 # ---- kill -9 of who parks it, sooner and later: the guest runs, or it is parked
-for ms in 010 030 060 100 160 240 400; do
+for ms in 020 100 200 300 400 500 600; do
 	cs ping "$guest" >/dev/null
 	"$program" --store "$store" park "$guest" >/dev/null 2>&1 8>&- 9>&- &
 	sleep "0.$ms"
 	kill -9 $! 2>/dev/null || true
 	wait $! 2>/dev/null || true
 	claim "killed after $ms ms it runs or is parked ($(field "$guest" state))" eventually 10 state "$(field "$guest" state)"
-	is "and answers with what it had" mine "$(cs exec "$guest" -- cat /tmp/mine)"
+	claim "and answers" cs ping "$guest"
 	is "and nothing half done is left" "" "$(cs list >/dev/null; find "$store/guests/.marks" -name "park-$guest")"
 done
+
+is "it has what it had" mine "$(cs exec "$guest" -- cat /tmp/mine)"
 
 # ---- what is broken is refused, and the guest is not lost by that
 claim "it is parked" cs park "$guest"

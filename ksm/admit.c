@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ksm/admit.h"
+
+#define RESERVE_LEAST (UINT64_C(256) << 20)
+#define RESERVE_MOST  (UINT64_C(2) << 30)
+
+uint64_t cs_admit_reserve(uint64_t total_bytes)
+{
+	const uint64_t share = total_bytes / 20;
+
+	if (share < RESERVE_LEAST)
+		return RESERVE_LEAST;
+	return share < RESERVE_MOST ? share : RESERVE_MOST;
+}
+
+static uint64_t headroom(const struct cs_admit *admit)
+{
+	const uint64_t reserve = cs_admit_reserve(admit->total_bytes);
+
+	return admit->available_bytes > reserve ? admit->available_bytes - reserve : 0;
+}
+
+uint64_t cs_admit_each(const struct cs_admit *admit)
+{
+	uint64_t bytes = admit->warm ? CS_ADMIT_WARM_BYTES : CS_ADMIT_COLD_BYTES;
+
+	if (admit->measured)
+		bytes = admit->private_bytes / admit->measured;
+	if (bytes > admit->ram_bytes)
+		bytes = admit->ram_bytes;
+	return bytes + CS_ADMIT_KERNEL_BYTES;
+}
+
+uint64_t cs_admit_most(const struct cs_admit *admit)
+{
+	return headroom(admit) / cs_admit_each(admit);
+}
+
+bool cs_admit_surely(const struct cs_admit *admit, uint64_t count)
+{
+	return count <= headroom(admit) / (admit->ram_bytes + CS_ADMIT_KERNEL_BYTES);
+}
