@@ -20,8 +20,9 @@
  *                                   with the first byte come descriptors (SCM_RIGHTS), opened for
  *                                   reading and writing: of the memory, of the state, and of the
  *                                   disk when the guest has one. The answer comes when everything
- *                                   is written and synced. drop: the guest drops its caches
- *                                   before, and has reported its free pages; sync: it writes out its file systems
+ *                                   is written and synced. drop: the guest drops its caches before,
+ *                                   and has reported its free pages; sync: it writes out its file
+ *                                   systems
  *   save park [sync]  ok ...        the descriptors are of the pages that differ
  *                                   (vmm/snapshot-delta.h), of the state, and of the ticket, a file
  *                                   that is not empty. From the picture on the machine stands
