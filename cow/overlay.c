@@ -43,7 +43,9 @@ static int open_memory(struct cs_overlay *overlay, const struct cs_template *t, 
 
 	for (size_t i = 0; i < overlay->ram.n && r == 0; i++) {
 		if (overlay->ram.seg[i].backing == CS_BACKING_ANON)
-			overlay->ram.seg[i].backing = CS_BACKING_COW;
+			overlay->ram.seg[i].backing = overlay->memory.media == CS_MEDIA_FSDAX
+							      ? CS_BACKING_DAXCOW
+							      : CS_BACKING_COW;
 	}
 	return r;
 }

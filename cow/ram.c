@@ -146,7 +146,7 @@ int cs_ram_map(struct cs_ram *ram, const struct cs_view *root, const struct cs_v
 			r = map_anon(seg, err);
 		else if (seg->backing == CS_BACKING_SHARED)
 			r = map_root(seg, root, err);
-		else if (seg->backing == CS_BACKING_COW)
+		else if (seg->backing == CS_BACKING_COW || seg->backing == CS_BACKING_DAXCOW)
 			r = map_memory(seg, memory, used, err);
 		else
 			r = cs_fail(err, EOPNOTSUPP,

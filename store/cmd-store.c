@@ -15,6 +15,7 @@
 #include "store/base/own.h"
 #include "store/base/report.h"
 #include "store/manifest.h"
+#include "store/media.h"
 #include "store/pool.h"
 #include "store/template.h"
 #include "store/version.h"
@@ -194,12 +195,24 @@ static int open_swept(const struct cs_globals *globals, struct check *check)
 	return 0;
 }
 
+/* What dead commands left on other media, and nobody refers to. */
+static int sweep_media(const struct check *check)
+{
+	cs_auto(cs_fd_closep) int lock = -1;
+	int r;
+
+	r = cs_store_lock(check->store, true, &lock, check->err);
+	return r < 0 ? r : cs_media_sweep_all(check->store, check->err);
+}
+
 static int run_check(const struct cs_globals *globals, void *options, struct cs_err *err)
 {
 	cs_auto(check_release) struct check check = { .err = err };
 	int r;
 
 	r = open_swept(globals, &check);
+	if (r == 0)
+		r = sweep_media(&check);
 	if (r == 0)
 		r = cs_template_each(check.store, check_template, &check, err);
 	if (r == 0)

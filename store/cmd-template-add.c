@@ -14,6 +14,7 @@
 #include "store/base/progress.h"
 #include "store/base/report.h"
 #include "store/cmd-template.h"
+#include "store/media.h"
 #include "store/template.h"
 #include "vmm/cmd-common.h"
 #include "vmm/command.h"
@@ -22,6 +23,7 @@
 
 struct add_options {
 	const char *name, *from, *kernel, *modules, *agent, *append, *root_format, *disk;
+	const char *media;
 	bool activate;
 };
 
@@ -34,6 +36,7 @@ enum {
 	KEY_ROOT_FORMAT,
 	KEY_DISK,
 	KEY_ACTIVATE,
+	KEY_MEDIA,
 };
 
 static const struct argp_option add_argp_options[] = {
@@ -53,6 +56,11 @@ static const struct argp_option add_argp_options[] = {
 	  1 },
 	{ "root-format", KEY_ROOT_FORMAT, "FORMAT", 0, "erofs (the default) or ext4", 1 },
 	{ "disk", KEY_DISK, "SIZE", 0, "Size of a persistent guest's disk (default: 8G), sparse",
+	  1 },
+	{ "media", KEY_MEDIA, "MEDIUM", 0,
+	  "Where the root lies: file (the store, the default), fsdax:/FOLDER (a file system "
+	  "mounted "
+	  "with -o dax), auto (the best there is)",
 	  1 },
 	{ "agent", KEY_AGENT, "FILE", 0,
 	  "The agent to put into the root (default: the one installed with clearstore; or "
@@ -79,6 +87,10 @@ static const struct argp_option update_argp_options[] = {
 	{ "agent", KEY_AGENT, "FILE", 0,
 	  "The agent to put into the new root (default: the one installed with clearstore; or "
 	  "CLEARSTORE_AGENT)",
+	  1 },
+	{ "media", KEY_MEDIA, "MEDIUM", 0,
+	  "Where the new root lies: file, fsdax:/FOLDER or auto (default: where the root before "
+	  "is)",
 	  1 },
 	{ "activate", KEY_ACTIVATE, NULL, 0, "New guests get this version at once", 1 },
 	{ 0 },
@@ -109,6 +121,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case KEY_DISK:
 		o->disk = arg;
+		return 0;
+	case KEY_MEDIA:
+		o->media = arg;
 		return 0;
 	case KEY_ACTIVATE:
 		o->activate = true;
@@ -143,8 +158,9 @@ static error_t parse_update(int key, char *arg, struct argp_state *state)
 	if (key == ARGP_KEY_END && o->name) {
 		if (!o->from && !o->kernel && !o->append && !o->disk)
 			argp_error(state, "nothing new given (--from, --kernel, --append, --disk)");
-		if (!o->from && (o->agent || o->root_format))
-			argp_error(state, "--agent and --root-format are of a new root (--from)");
+		if (!o->from && (o->agent || o->root_format || o->media))
+			argp_error(state, "--agent, --root-format and --media are of a new root "
+					  "(--from)");
 		if (!o->from && !o->kernel && o->modules)
 			argp_error(state, "--modules are of a new kernel or root");
 	}
@@ -210,7 +226,16 @@ static int read_options(const struct add_options *o, struct cs_template_spec *re
 		.from = o->from,
 		.modules = o->modules,
 		.cmdline = o->append,
+		.media = o->media,
 	};
+	struct cs_media_spec media;
+
+	int r;
+
+	/* told before an hour of importing */
+	r = o->media ? cs_media_parse(o->media, 0, &media, err) : 0;
+	if (r < 0)
+		return r;
 	if (o->root_format && !strcmp(o->root_format, "ext4"))
 		ret->root_format = CS_ROOT_EXT4;
 	else if (o->root_format && strcmp(o->root_format, "erofs"))

@@ -193,6 +193,8 @@ static const struct cs_column head_columns[] = {
 	{ "stored_bytes", "STORED", CS_CELL_BYTES },
 	{ "shared_bytes", "SHARED", CS_CELL_BYTES },
 	{ "agent_sha256", "AGENT SHA-256", CS_CELL_TEXT },
+	{ "lies_at", "ROOT LIES AT", CS_CELL_TEXT },
+	{ "memory_merges", "MEMORY MERGES", CS_CELL_TEXT },
 	{ "guarded", "GUARDED BY FS-VERITY", CS_CELL_BOOL },
 	{ "integrity", "INTEGRITY", CS_CELL_TEXT },
 	{ "quarantine", "QUARANTINE", CS_CELL_TEXT },
@@ -244,6 +246,14 @@ static void fill_head(struct cs_report *report, const struct cs_template *t)
 	if (manifest->parent[0])
 		cs_report_number(report, "shared_bytes", manifest->shared_bytes);
 	cs_report_text(report, "agent_sha256", manifest->agent_sha256);
+	cs_report_text(report, "lies_at",
+		       manifest->part[CS_PART_ROOT].where[0] ? manifest->part[CS_PART_ROOT].where
+							     : NULL);
+	if (manifest->saved.present)
+		cs_report_text(report, "memory_merges",
+			       manifest->part[CS_PART_MEMORY].media == CS_MEDIA_FSDAX
+				       ? "no: KSM does not look at memory that is on DAX"
+				       : "yes: what guests have written is open to KSM");
 	cs_report_number(report, "guarded", cs_template_guarded(t));
 	cs_report_text(
 		report, "integrity",
@@ -366,6 +376,7 @@ static const struct cs_command *const members[] = {
 	&cs_cmd_template_rollback,
 	&cs_cmd_template_versions,
 	&cs_cmd_template_prune,
+	&cs_cmd_template_move,
 	&list,
 	&show,
 	&cs_cmd_template_verify,

@@ -5,6 +5,6 @@
 #include "vmm/command.h"
 
 extern const struct cs_command cs_cmd_template_add, cs_cmd_template_update;
-extern const struct cs_command cs_cmd_template_verify;
+extern const struct cs_command cs_cmd_template_verify, cs_cmd_template_move;
 extern const struct cs_command cs_cmd_template_versions, cs_cmd_template_activate;
 extern const struct cs_command cs_cmd_template_rollback, cs_cmd_template_prune;

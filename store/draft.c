@@ -39,6 +39,7 @@ struct cs_draft {
 	bool shared;                    /* what it began with shares its blocks */
 	bool remade[CS_PART_MAX];
 	uint64_t part_shared[CS_PART_MAX]; /* of what was remade */
+	int held_fd[CS_PART_MAX];          /* on another medium, until a version refers to it */
 	struct cs_manifest *manifest;
 };
 
@@ -105,7 +106,7 @@ static int link_parts(struct cs_draft *draft, const struct cs_template *from, in
 	for (enum cs_part part = 0; part < CS_PART_MAX; part++) {
 		const char *name = cs_part_name(part);
 
-		if (cs_template_view(from, part, &view, NULL) < 0 ||
+		if (cs_template_view(from, part, &view, NULL) < 0 || view.media != CS_MEDIA_FILE ||
 		    linkat(from_fd, name, draft->dirfd, name, 0) == 0)
 			continue;
 		r = clone_part(&view, draft->dirfd, name, err);
@@ -170,6 +171,8 @@ static struct cs_draft *new_draft(struct cs_store *store, const char *name)
 		return NULL;
 	draft->store = store;
 	draft->mark_fd = draft->parent_fd = draft->dirfd = -1;
+	for (int part = 0; part < CS_PART_MAX; part++)
+		draft->held_fd[part] = -1;
 	snprintf(draft->name, sizeof(draft->name), "%s", name);
 	return draft;
 }
@@ -315,14 +318,32 @@ static int own_part(const struct cs_draft *draft, const char *name, struct cs_er
 	return r < 0 ? r : 0;
 }
 
+/* A part that lies elsewhere, into the store. */
+static int fetch_part(const struct cs_draft *draft, enum cs_part part, struct cs_err *err)
+{
+	cs_auto(cs_fd_closep) int fd = -1;
+	struct cs_view view;
+	int r;
+
+	r = cs_media_open(&draft->manifest->part[part], &view, err);
+	if (r < 0)
+		return cs_fail_in(err, r, "part '%s'", cs_part_name(part));
+	fd = view.fd;
+	r = clone_part(&view, draft->dirfd, cs_part_name(part), err);
+	return r < 0 ? r : 0;
+}
+
 int cs_draft_open_part(struct cs_draft *draft, enum cs_part part, bool keep, int *ret,
 		       struct cs_err *err)
 {
 	const char *name = cs_part_name(part);
 	const int flags = O_RDWR | O_CREAT | O_NOFOLLOW | (keep ? 0 : O_EXCL);
-	int fd, r;
+	int fd, r = 0;
 
-	r = keep ? own_part(draft, name, err) : 0;
+	if (keep && draft->manifest->part[part].media != CS_MEDIA_FILE)
+		r = fetch_part(draft, part, err);
+	else if (keep)
+		r = own_part(draft, name, err);
 	if (r < 0)
 		return r;
 	if (!keep && unlinkat(draft->dirfd, name, 0) < 0 && errno != ENOENT)
@@ -359,8 +380,34 @@ int cs_draft_seal_part(struct cs_draft *draft, enum cs_part part, struct cs_err 
 	made->bytes = (uint64_t)st.st_size;
 	made->stored_bytes = (uint64_t)st.st_blocks * 512;
 	made->media = CS_MEDIA_FILE;
-	made->verity[0] = '\0';
+	made->where[0] = made->verity[0] = '\0';
 	made->present = true;
+	return 0;
+}
+
+int cs_draft_place_part(struct cs_draft *draft, enum cs_part part, const struct cs_media_spec *spec,
+			struct cs_err *err)
+{
+	struct cs_manifest_part *made = &draft->manifest->part[part];
+	const char *name = cs_part_name(part);
+	cs_auto(cs_fd_closep) int fd = -1;
+	char file[2 * CS_NAME_MAX + 16];
+	int r;
+
+	if (spec->kind == CS_MEDIA_FILE)
+		return 0;
+	fd = openat(draft->dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return cs_fail_errno(err, errno, "part '%s'", name);
+	snprintf(file, sizeof(file), "%s@%s.%s", draft->name, draft->version, name);
+	r = cs_media_place(draft->store, spec, &(struct cs_media_piece){ file, fd, made->bytes },
+			   made, &draft->held_fd[part], err);
+	if (r < 0)
+		return cs_fail_in(err, r, "part '%s'", name);
+	draft->remade[part] = true;
+	draft->part_shared[part] = 0;
+	if (unlinkat(draft->dirfd, name, 0) < 0)
+		return cs_fail_errno(err, errno, "part '%s'", name);
 	return 0;
 }
 
@@ -421,7 +468,7 @@ static int protect_parts(struct cs_draft *draft, struct cs_err *err)
 		struct cs_manifest_part *made = &draft->manifest->part[part];
 		cs_auto(cs_fd_closep) int fd = -1;
 
-		if (!made->present || part == CS_PART_DISK)
+		if (!made->present || part == CS_PART_DISK || made->media != CS_MEDIA_FILE)
 			continue;
 		fd = openat(draft->dirfd, cs_part_name(part), O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 		if (fd < 0)
@@ -460,13 +507,20 @@ static int publish_template(struct cs_draft *draft, struct cs_err *err)
 static void drop_before(struct cs_draft *draft, const struct cs_template_user *user)
 {
 	char guest[64], old[CS_NAME_MAX + 8];
+	struct cs_media_used used = { .n = 0 };
+	cs_auto(cs_fd_closep) int dirfd = -1;
 
 	if (user->find(user->arg, draft->name, draft->before, guest, NULL) != 0)
 		return;
 	snprintf(old, sizeof(old), ".%s.old", draft->before);
-	if (renameat2(draft->parent_fd, draft->before, draft->parent_fd, old, RENAME_NOREPLACE) ==
-	    0)
-		cs_subvol_remove(draft->parent_fd, old, NULL);
+	dirfd = openat(draft->parent_fd, draft->before,
+		       O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dirfd >= 0)
+		cs_media_note(&used, dirfd);
+	if (renameat2(draft->parent_fd, draft->before, draft->parent_fd, old, RENAME_NOREPLACE) < 0)
+		return;
+	cs_subvol_remove(draft->parent_fd, old, NULL);
+	cs_media_sweep_used(draft->store, &used);
 }
 
 /* After the first rename it is a version like others, after the second the active one: at every
@@ -525,6 +579,8 @@ struct cs_draft *cs_draft_free(struct cs_draft *draft)
 	if (!draft)
 		return NULL;
 	cs_fd_closep(&draft->dirfd);
+	for (int part = 0; part < CS_PART_MAX; part++)
+		cs_fd_closep(&draft->held_fd[part]);
 	/* Published, a template's mark is ours no more; a version's goes when its work is done. */
 	if (draft->mark_fd >= 0) {
 		if (draft->before[0] && draft->parent_fd >= 0)

@@ -14,6 +14,7 @@
 
 #include "store/base/err.h"
 #include "store/base/own.h"
+#include "store/media.h"
 #include "store/store.h"
 #include "store/template.h"
 
@@ -51,6 +52,10 @@ int cs_draft_clone(int from_fd, uint64_t bytes, int to_fd, struct cs_err *err);
 
 /* Take the finished file of (part) in: hash it, make it read-only. */
 int cs_draft_seal_part(struct cs_draft *draft, enum cs_part part, struct cs_err *err);
+
+/* Put the finished (part) onto another medium (media.h). */
+int cs_draft_place_part(struct cs_draft *draft, enum cs_part part, const struct cs_media_spec *spec,
+			struct cs_err *err);
 
 /* So many bytes of (part), which was made anew, lie in blocks of the same part of (from). */
 void cs_draft_part_shares(struct cs_draft *draft, enum cs_part part, uint64_t bytes);

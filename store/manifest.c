@@ -171,9 +171,15 @@ static int parse_part(const json_t *json, enum cs_part part, struct cs_manifest_
 		r = get_name(json, "media", media, sizeof(media) / sizeof(media[0]), &medium, err);
 	if (r < 0)
 		return r;
-	/* where a part on pmem is, this format cannot say */
-	if (medium != CS_MEDIA_FILE)
-		return fail_key(err, "media", "is of a newer clearstore: update it");
+	if (medium != CS_MEDIA_FILE) {
+		r = get_text(json, "where", ret->where, sizeof(ret->where), err);
+		if (r == 0 && ret->where[0] != '/')
+			r = fail_key(err, "where", "is no path");
+		if (r == 0)
+			r = get_u64(json, "offset", BYTES_MAX, &ret->offset, err);
+		if (r < 0)
+			return r;
+	}
 	if (!ret->bytes)
 		return fail_key(err, "bytes", "is 0");
 	if (json_object_get(json, "fs_verity")) {
@@ -340,6 +346,10 @@ static json_t *format_part(enum cs_part name, const struct cs_manifest_part *par
 				 "stored_bytes", (json_int_t)part->stored_bytes, digest_key(name),
 				 part->sha256, "media", media[part->media]);
 
+	if (part->media != CS_MEDIA_FILE) {
+		json_object_set_new(json, "where", json_string(part->where));
+		json_object_set_new(json, "offset", json_integer((json_int_t)part->offset));
+	}
 	if (part->verity[0])
 		json_object_set_new(json, "fs_verity", json_string(part->verity));
 	return json;

@@ -226,8 +226,8 @@ static int link_root(const struct cs_pool_place *place, int dirfd, const char *p
  * there are marks of sweepers and the like. */
 static int unformat(int dirfd, struct cs_err *err)
 {
-	static const char *const own[] = { "templates", "guests", "quarantine", ".lock",
-					   "store.json" };
+	static const char *const own[] = { "templates", "guests", "quarantine",
+					   "id",        ".lock",  "store.json" };
 	int r = 0;
 
 	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]) && r == 0; i++)

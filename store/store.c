@@ -24,6 +24,7 @@
 
 #define STORE_FILE     "store.json"
 #define LOCK_FILE      ".lock"
+#define ID_FILE        "id"
 #define STORE_FILE_MAX 4096
 
 struct cs_store {
@@ -271,6 +272,50 @@ int cs_store_guests_fd(const struct cs_store *store)
 bool cs_store_is_btrfs(const struct cs_store *store)
 {
 	return store->btrfs;
+}
+
+static int read_id(const struct cs_store *store, char ret[CS_STORE_ID_TEXT])
+{
+	cs_auto(cs_mem_freep) char *text = NULL;
+	int r;
+
+	r = cs_read_file_at(store->dirfd, ID_FILE, 64, &text, NULL);
+	if (r < 0)
+		return r;
+	if (strspn(text, "0123456789abcdef") != CS_STORE_ID_TEXT - 1)
+		return -EBADMSG;
+	memcpy(ret, text, CS_STORE_ID_TEXT - 1);
+	ret[CS_STORE_ID_TEXT - 1] = '\0';
+	return 0;
+}
+
+int cs_store_id(struct cs_store *store, char ret[CS_STORE_ID_TEXT], struct cs_err *err)
+{
+	cs_auto(cs_fd_closep) int fd = -1;
+	uint64_t random[2];
+	char text[CS_STORE_ID_TEXT];
+	int r;
+
+	r = read_id(store, ret);
+	if (r != -ENOENT)
+		return r < 0 ? cs_fail_errno(err, -r, "'%s/%s'", store->root, ID_FILE) : 0;
+	if (getentropy(random, sizeof(random)) < 0)
+		return cs_fail_errno(err, errno, "no random numbers");
+	snprintf(text, sizeof(text), "%016llx%016llx", (unsigned long long)random[0],
+		 (unsigned long long)random[1]);
+	/* a name of its own, then a link that only one can make */
+	r = cs_publish_at(store->dirfd, text, 0444, text, strlen(text), err);
+	if (r < 0)
+		return r;
+	if (linkat(store->dirfd, text, store->dirfd, ID_FILE, 0) < 0 && errno != EEXIST)
+		r = cs_fail_errno(err, errno, "'%s/%s'", store->root, ID_FILE);
+	unlinkat(store->dirfd, text, 0);
+	if (r == 0 && fsync(store->dirfd) < 0)
+		r = cs_fail_errno(err, errno, "'%s/%s'", store->root, ID_FILE);
+	if (r < 0)
+		return r;
+	r = read_id(store, ret);
+	return r < 0 ? cs_fail_errno(err, -r, "'%s/%s'", store->root, ID_FILE) : 0;
 }
 
 static uint64_t free_bytes(const struct statvfs *fs)

@@ -30,6 +30,11 @@ bool cs_store_is_btrfs(const struct cs_store *store);
 /* What was swept when it was opened: its name; NULL behind the last. */
 const char *cs_store_swept(const struct cs_store *store, size_t i);
 
+/* A name for this store that no other has, for what it keeps elsewhere; made when it is first asked
+ * for. 32 hex digits. */
+#define CS_STORE_ID_TEXT 33
+int cs_store_id(struct cs_store *store, char ret[CS_STORE_ID_TEXT], struct cs_err *err);
+
 /* Bytes that can still be written to the store: what its file system has free, and for a sparse
  * image what the file system under the image has free. */
 int cs_store_space(const struct cs_store *store, uint64_t *ret_bytes, struct cs_err *err);

@@ -18,6 +18,7 @@
 #include "store/draft.h"
 #include "store/initrd.h"
 #include "store/manifest.h"
+#include "store/media.h"
 #include "store/rootfs.h"
 #include "store/share.h"
 
@@ -33,8 +34,9 @@
 /* A template, or a version of one, being made. */
 struct build {
 	const struct cs_template_spec *spec;
-	struct cs_template *from; /* what is updated; NULL: a new template */
-	struct cs_share *share;   /* with its root; NULL: it has none */
+	struct cs_template *from;   /* what is updated; NULL: a new template */
+	struct cs_share *share;     /* with its root; NULL: it has none */
+	struct cs_media_spec media; /* where the root shall lie */
 	struct cs_draft *draft;
 	struct cs_manifest *manifest; /* the draft's */
 	uint64_t space;               /* bytes that the store can take */
@@ -60,6 +62,8 @@ static int open_build(struct build *build, struct cs_store *store, struct cs_err
 	if (r < 0)
 		return r;
 	build->manifest = cs_draft_manifest(build->draft);
+	if (build->from)
+		cs_media_of(&build->manifest->part[CS_PART_ROOT], &build->media);
 	return 0;
 }
 
@@ -153,6 +157,21 @@ static int make_ext4(struct build *build, int erofs_fd, struct cs_err *err)
 	return r;
 }
 
+/* Where it is asked for; an update where the root before is. */
+static int place_root(struct build *build, struct cs_err *err)
+{
+	const struct cs_manifest_part *root = &build->manifest->part[CS_PART_ROOT];
+	struct cs_media_spec media = build->media;
+	int r;
+
+	if (build->spec->media) {
+		r = cs_media_parse(build->spec->media, root->bytes, &media, err);
+		if (r < 0)
+			return r;
+	}
+	return cs_draft_place_part(build->draft, CS_PART_ROOT, &media, err);
+}
+
 /* An ext4 is made from the EROFS, which stands beside the subvolume and goes with the folder. */
 static int make_root(struct build *build, struct cs_err *err)
 {
@@ -185,7 +204,8 @@ static int make_root(struct build *build, struct cs_err *err)
 	build->manifest->input_bytes = cs_rootfs_input_bytes(rootfs);
 	build->manifest->files = cs_rootfs_files(rootfs);
 	cs_progress_step(spec->progress, "hashing");
-	return cs_draft_seal_part(build->draft, CS_PART_ROOT, err);
+	r = cs_draft_seal_part(build->draft, CS_PART_ROOT, err);
+	return r < 0 ? r : place_root(build, err);
 }
 
 static int make_disk(struct build *build, struct cs_err *err)
@@ -424,5 +444,65 @@ int cs_template_update(struct cs_store *store, const struct cs_template_spec *sp
 		return fail_full(r, spec->name, err);
 	if (ret)
 		count(&build, &start, ret);
+	return 0;
+}
+
+/* ---- moving ---- */
+
+/* Parts that guests map; the others are read once, or cloned in the store. */
+static bool moves(enum cs_part part, enum cs_media kind)
+{
+	return part == CS_PART_ROOT || (part == CS_PART_MEMORY && kind != CS_MEDIA_DEVDAX);
+}
+
+static int move_part(struct cs_draft *draft, enum cs_part part, const struct cs_media_spec *media,
+		     struct cs_err *err)
+{
+	cs_auto(cs_fd_closep) int fd = -1;
+	char before[CS_DIGEST_TEXT];
+	struct cs_manifest_part *made = &cs_draft_manifest(draft)->part[part];
+	int r;
+
+	if (made->media != CS_MEDIA_FILE) {
+		memcpy(before, made->sha256, sizeof(before));
+		r = cs_draft_open_part(draft, part, true, &fd, err);
+		if (r == 0)
+			r = cs_draft_seal_part(draft, part, err);
+		if (r == 0 && strcmp(before, made->sha256) != 0)
+			r = cs_fail(err, EBADMSG,
+				    "part '%s' is damaged where it lies (roll back, or update it)",
+				    cs_part_name(part));
+		if (r < 0)
+			return r;
+	}
+	return moves(part, media->kind) ? cs_draft_place_part(draft, part, media, err) : 0;
+}
+
+int cs_template_move(struct cs_store *store, const char *name, const char *media_text,
+		     const struct cs_template_user *user, struct cs_template_added *ret,
+		     struct cs_err *err)
+{
+	const struct cs_template_spec spec = { .name = name };
+	cs_auto(build_release) struct build build = { .spec = &spec };
+	struct timespec start;
+	int r;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	r = cs_template_open(store, name, &build.from, err);
+	if (r < 0)
+		return r;
+	r = open_build(&build, store, err);
+	if (r == 0)
+		r = cs_media_parse(media_text, build.manifest->part[CS_PART_ROOT].bytes,
+				   &build.media, err);
+	for (enum cs_part part = 0; part < CS_PART_MAX && r == 0; part++) {
+		if (build.manifest->part[part].present)
+			r = move_part(build.draft, part, &build.media, err);
+	}
+	if (r == 0)
+		r = cs_draft_publish(build.draft, user, err);
+	if (r < 0)
+		return fail_full(r, name, err);
+	count(&build, &start, ret);
 	return 0;
 }

@@ -15,6 +15,7 @@
 #include "store/base/name.h"
 #include "store/base/progress.h"
 #include "store/manifest.h"
+#include "store/media.h"
 #include "store/quarantine.h"
 #include "store/subvol.h"
 #include "store/verity.h"
@@ -92,6 +93,18 @@ static int look_at_part(const struct cs_template *t, int dirfd, enum cs_part par
 	return check_size(&st, name, &t->manifest->part[part], err);
 }
 
+static int open_part_elsewhere(struct cs_template *t, enum cs_part part, struct cs_err *err)
+{
+	struct cs_view view;
+	int r;
+
+	r = cs_media_open(&t->manifest->part[part], &view, err);
+	if (r < 0)
+		return cs_fail_in(err, r, "part '%s'", cs_part_name(part));
+	t->part_fd[part] = view.fd;
+	return 0;
+}
+
 static int open_part(struct cs_template *t, int dirfd, enum cs_part part, struct cs_err *err)
 {
 	const struct cs_manifest_part *promised = &t->manifest->part[part];
@@ -124,8 +137,12 @@ static int open_parts(struct cs_template *t, int dirfd, struct cs_err *err)
 	for (int part = 0; part < CS_PART_MAX && r == 0; part++) {
 		if (!t->manifest->part[part].present)
 			continue;
-		r = t->listed ? look_at_part(t, dirfd, (enum cs_part)part, err)
-			      : open_part(t, dirfd, (enum cs_part)part, err);
+		/* on a medium it is opened for a list, too: who lists wants to know if it is there
+		 */
+		r = t->manifest->part[part].media != CS_MEDIA_FILE
+			    ? open_part_elsewhere(t, (enum cs_part)part, err)
+		    : t->listed ? look_at_part(t, dirfd, (enum cs_part)part, err)
+				: open_part(t, dirfd, (enum cs_part)part, err);
 	}
 	return r;
 }
@@ -284,7 +301,7 @@ int cs_template_each(struct cs_store *store, cs_template_fn fn, void *arg, struc
 
 /* Is any version of the template in (dirfd) borrowed? */
 static int check_borrowed(int dirfd, const char *name, const struct cs_template_user *user,
-			  struct cs_err *err)
+			  struct cs_media_used *used, struct cs_err *err)
 {
 	cs_auto(cs_dir_closep) DIR *dir = NULL;
 	struct dirent *entry;
@@ -296,7 +313,14 @@ static int check_borrowed(int dirfd, const char *name, const struct cs_template_
 	if (!dir)
 		return cs_fail_errno(err, errno, "template '%s'", name);
 	while ((entry = readdir(dir))) {
+		cs_auto(cs_fd_closep) int fd = -1;
+
 		if (entry->d_name[0] == '.' || !strcmp(entry->d_name, "active"))
+			continue;
+		fd = openat(copy, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd >= 0)
+			cs_media_note(used, fd);
+		if (!user)
 			continue;
 		r = user->find(user->arg, name, entry->d_name, guest, err);
 		if (r < 0)
@@ -314,6 +338,7 @@ int cs_template_remove(struct cs_store *store, const char *name,
 		       const struct cs_template_user *user, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int lock = -1, dirfd = -1;
+	struct cs_media_used used = { .n = 0 };
 	char old[CS_NAME_MAX + 8];
 	int templates_fd = cs_store_templates_fd(store), r;
 
@@ -328,7 +353,7 @@ int cs_template_remove(struct cs_store *store, const char *name,
 			       "template '%s': not there (see: clearstore template list)", name);
 	if (dirfd < 0)
 		return cs_fail_errno(err, errno, "template '%s'", name);
-	r = user ? check_borrowed(dirfd, name, user, err) : 0;
+	r = check_borrowed(dirfd, name, user, &used, err);
 	if (r < 0)
 		return r;
 
@@ -342,6 +367,7 @@ int cs_template_remove(struct cs_store *store, const char *name,
 	if (renameat2(templates_fd, name, templates_fd, old, RENAME_NOREPLACE) < 0)
 		return cs_fail_errno(err, errno, "template '%s'", name);
 	cs_quarantine_lift(store, name, NULL);
+	cs_media_sweep_used(store, &used);
 	r = cs_subvol_remove(templates_fd, old, err);
 	if (r == 0)
 		r = cs_sync_dir(templates_fd);
@@ -514,6 +540,7 @@ int cs_template_view(const struct cs_template *t, enum cs_part part, struct cs_v
 		return cs_fail(err, EBADF, "template '%s': is only listed", t->name);
 	*ret = (struct cs_view){
 		.fd = t->part_fd[part],
+		.offset = t->manifest->part[part].offset,
 		.bytes = t->manifest->part[part].bytes,
 		.media = t->manifest->part[part].media,
 	};

@@ -43,7 +43,9 @@ struct cs_template_spec {
 	const char *agent;   /* the agent's binary, put into the root at /sbin/clearstore-agent */
 	const char *cmdline; /* appended to the kernel's command line; NULL: none */
 	enum cs_root_format root_format;
-	uint64_t disk_bytes;          /* size of a persistent guest's disk; 0: 8 GiB */
+	const char *media;   /* where the root shall lie (media.h); NULL: in the store, of an
+				update where it is */
+	uint64_t disk_bytes; /* size of a persistent guest's disk; 0: 8 GiB */
 	struct cs_progress *progress; /* of the import; may be NULL */
 };
 
@@ -72,6 +74,14 @@ int cs_template_add(struct cs_store *store, const struct cs_template_spec *spec,
  * All or nothing as above; a kill before the switch leaves a whole version that is not active. */
 int cs_template_update(struct cs_store *store, const struct cs_template_spec *spec, bool activate,
 		       struct cs_template_added *ret, struct cs_err *err);
+
+/* Make a version of (name) that is the same and lies on another medium, (media) as in media.h: the
+ * root, and the memory of a saved machine where it can be private there. It takes the place of the
+ * one before as by cs_draft_publish(). */
+struct cs_template_user;
+int cs_template_move(struct cs_store *store, const char *name, const char *media,
+		     const struct cs_template_user *user, struct cs_template_added *ret,
+		     struct cs_err *err);
 
 struct cs_template;
 

@@ -14,6 +14,7 @@
 #include "store/base/num.h"
 #include "store/base/own.h"
 #include "store/held.h"
+#include "store/media.h"
 #include "store/quarantine.h"
 #include "store/subvol.h"
 
@@ -242,6 +243,21 @@ int cs_version_each(struct cs_store *store, const char *name, cs_version_fn fn, 
 	return r;
 }
 
+int cs_version_names(struct cs_store *store, const char *name,
+		     int (*fn)(const char *version, void *arg), void *arg, struct cs_err *err)
+{
+	cs_auto(names_freep) struct names names = { 0 };
+	cs_auto(cs_fd_closep) int dirfd = -1;
+	int r;
+
+	r = open_folder(store, name, &dirfd, err);
+	if (r == 0)
+		r = list(dirfd, &names, err);
+	for (int i = 0; i < names.n && r == 0; i++)
+		r = fn(names.v[i]->d_name, arg);
+	return r;
+}
+
 /* ---- removing ---- */
 
 /* What is held while versions go: nobody makes one, nobody removes the template, and when we are
@@ -250,6 +266,7 @@ struct removal {
 	struct cs_store *store;
 	const char *name;
 	const struct cs_template_user *user;
+	struct cs_media_used used;
 	int lock, dirfd, mark_fd;
 	char mark[CS_NAME_MAX + 16], active[CS_VERSION_TEXT];
 };
@@ -301,10 +318,15 @@ static int is_free(const struct removal *removal, const char *version, char gues
 }
 
 /* Out of sight at once; what that takes comes later, without the store's lock. */
-static int hide(const struct removal *removal, const char *version, struct cs_err *err)
+static int hide(struct removal *removal, const char *version, struct cs_err *err)
 {
+	cs_auto(cs_fd_closep) int fd =
+		openat(removal->dirfd, version, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	char old[CS_VERSION_TEXT + 8];
 	int r;
+
+	if (fd >= 0)
+		cs_media_note(&removal->used, fd);
 
 	snprintf(old, sizeof(old), ".%s.old", version);
 	r = cs_subvol_remove(removal->dirfd, old, err);
@@ -324,6 +346,7 @@ static int remove_hidden(struct removal *removal, struct cs_err *err)
 
 	if (fsync(removal->dirfd) < 0)
 		return cs_fail_errno(err, errno, "cannot write to the store");
+	cs_media_sweep_used(removal->store, &removal->used);
 	cs_fd_closep(&removal->lock);
 	copy = openat(removal->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	dir = copy < 0 ? NULL : fdopendir(copy);

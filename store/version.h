@@ -29,6 +29,10 @@ typedef int (*cs_version_fn)(const struct cs_version *version, void *arg);
 int cs_version_each(struct cs_store *store, const char *name, cs_version_fn fn, void *arg,
 		    struct cs_err *err);
 
+/* Their names alone, in the same order. */
+int cs_version_names(struct cs_store *store, const char *name,
+		     int (*fn)(const char *version, void *arg), void *arg, struct cs_err *err);
+
 /* Let new guests of (name) have (version) from now on; (before) is set to the one that they had, or
  * "". Under a kill it is the one or the other. -ENOENT; -EBADMSG and more: it is broken. */
 int cs_version_activate(struct cs_store *store, const char *name, const char *version,
