@@ -190,11 +190,13 @@ int cs_machine_cmdline(const struct cs_machine *machine, char *text, size_t byte
 	cs_host_kvm_info(machine->spec.kvm, &host);
 	/* A reset is a triple fault, and so is a panic. noreplace-smp: on one CPU the kernel would
 	 * take the LOCK prefixes out of its text, and so own a copy of nearly every page of it that
-	 * all guests could share. Each word is compared with every parameter
-	 * of the kernel, eight times over: what only a distribution's kernel has (PCI, ports to
-	 * look at) is told only to that. */
+	 * all guests could share. vm.stat_interval: counters are folded each second
+	 * otherwise, which wakes a guest for as long as they move. Each word is compared with every
+	 * parameter of the kernel, eight times over: what only a distribution's kernel has (PCI,
+	 * ports to look at) is told only to that. */
 	append(text, bytes, &used,
-	       "console=hvc0 quiet reboot=t panic=-1 tsc=reliable noreplace-smp%s%s",
+	       "console=hvc0 quiet reboot=t panic=-1 tsc=reliable noreplace-smp "
+	       "sysctl.vm.stat_interval=600%s%s",
 	       boot->stock_kernel
 		       ? " pci=off no_timer_check i8042.nokbd i8042.noaux 8250.nr_uarts=0"
 		       : "",
