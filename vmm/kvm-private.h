@@ -32,6 +32,7 @@ struct cs_host_kvm {
  * ended in neither way. */
 int cs_kvm_probe(struct cs_host_kvm *kvm);
 
-/* What a probe of the same KVM found earlier (kvm-cache.c); false: nothing is known. And keep it. */
+/* What a probe of the same KVM found earlier (kvm-cache.c); false: nothing is known. And keep it.
+ */
 bool cs_kvm_recall(struct cs_host_kvm *kvm);
 void cs_kvm_remember(const struct cs_host_kvm *kvm);
