@@ -167,64 +167,66 @@ static void test_older_card(void **state)
 	free(text);
 }
 
+/* What a card may not say. */
+static const struct {
+	const char *from, *to;
+} hostile[] = {
+	{ "\"vcpus\": 1", "\"vcpus\": 0" },
+	{ "\"vcpus\": 1", "\"vcpus\": -1" },
+	{ "\"vcpus\": 1", "\"vcpus\": 1.5" },
+	{ "\"vcpus\": 1", "\"vcpus\": \"1\"" },
+	{ "\"vcpus\": 1", "\"vcpus\": 99999" },
+	{ "\"vcpus\": 1", "\"vcpus\": 99999999999999999999999" },
+	{ "\"vcpus\": 1", "\"vcpus\": 1, \"vcpus\": 2" },
+	{ "\"guest\": \"web\"", "\"guest\": \"other\"" },
+	{ "\"guest\": \"web\"", "\"guest\": \"../web\"" },
+	{ "\"guest\": \"web\"", "\"guest\": null" },
+	{ "\"template\": \"debian\"", "\"template\": \"../../etc\"" },
+	{ "\"template\": \"debian\"", "\"template\": "
+				      "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+				      "aaaaaaaaaaaaaaaaaaaaaaaa\"" },
+	{ "\"version\": \"1\"", "\"version\": \"123456789012345678901234567890123\"" },
+	{ "\"version\": \"1\"", "\"version\": 1" },
+	{ "\"share_domain\": null", "\"share_domain\": \"../x\"" },
+	{ "\"share_domain\": null", "\"share_domain\": \"\"" },
+	{ "\"share_domain\": null", "\"share_domain\": true" },
+	{ "\"persist\": false", "\"persist\": 0" },
+	{ "\"command\": null", "\"command\": \"sh\"" },
+	{ "\"command\": null", "\"command\": {}" },
+	{ "\"command\": null", "\"command\": [1]" },
+	{ "\"command\": null", "\"command\": [\"a\", null]" },
+	{ "\"command\": null", "\"command\": [\"a\\u0000b\"]" },
+	{ "\"command\": null", "\"command\": [{\"bytes\": \"f\"}]" },
+	{ "\"command\": null", "\"command\": [{\"bytes\": \"0g\"}]" },
+	{ "\"command\": null", "\"command\": [{\"bytes\": \"0x\"}]" },
+	{ "\"command\": null", "\"command\": [{\"bytes\": \"00\"}]" },
+	{ "\"command\": null", "\"command\": [{\"bytes\": 1}]" },
+	{ "\"command\": null", "\"command\": [{}]" },
+	{ "\"env\": null", "\"env\": [[]]" },
+	{ "\"append\": null", "\"append\": []" },
+	{ "\"pid\": 0", "\"pid\": -1" },
+	{ "\"pid\": 0", "\"pid\": 4194304" },
+	{ "\"pid\": 0", "\"pid\": true" },
+	{ "\"start_ticks\": 0", "\"start_ticks\": -5" },
+	{ "\"monitor\"", "\"monitors\"" },
+	{ "\"boot\": \"", "\"boot\": \"zz" },
+	{ "\"boot\": \"", "\"boot\": \"0123456789012345678901234567890123456789" },
+	{ "\"format\": 1", "\"format\": 0" },
+	{ "\"format\": 1", "\"format\": \"1\"" },
+	{ "{", "[" },
+	{ "{", "" },
+	{ "}", "}x" },
+};
+
 static void test_hostile_members(void **state)
 {
-	static const struct {
-		const char *from, *to;
-	} rows[] = {
-		{ "\"vcpus\": 1", "\"vcpus\": 0" },
-		{ "\"vcpus\": 1", "\"vcpus\": -1" },
-		{ "\"vcpus\": 1", "\"vcpus\": 1.5" },
-		{ "\"vcpus\": 1", "\"vcpus\": \"1\"" },
-		{ "\"vcpus\": 1", "\"vcpus\": 99999" },
-		{ "\"vcpus\": 1", "\"vcpus\": 99999999999999999999999" },
-		{ "\"vcpus\": 1", "\"vcpus\": 1, \"vcpus\": 2" },
-		{ "\"guest\": \"web\"", "\"guest\": \"other\"" },
-		{ "\"guest\": \"web\"", "\"guest\": \"../web\"" },
-		{ "\"guest\": \"web\"", "\"guest\": null" },
-		{ "\"template\": \"debian\"", "\"template\": \"../../etc\"" },
-		{ "\"template\": \"debian\"", "\"template\": "
-					      "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-					      "aaaaaaaaaaaaaaaaaaaaaaaa\"" },
-		{ "\"version\": \"1\"", "\"version\": \"123456789012345678901234567890123\"" },
-		{ "\"version\": \"1\"", "\"version\": 1" },
-		{ "\"share_domain\": null", "\"share_domain\": \"../x\"" },
-		{ "\"share_domain\": null", "\"share_domain\": \"\"" },
-		{ "\"share_domain\": null", "\"share_domain\": true" },
-		{ "\"persist\": false", "\"persist\": 0" },
-		{ "\"command\": null", "\"command\": \"sh\"" },
-		{ "\"command\": null", "\"command\": {}" },
-		{ "\"command\": null", "\"command\": [1]" },
-		{ "\"command\": null", "\"command\": [\"a\", null]" },
-		{ "\"command\": null", "\"command\": [\"a\\u0000b\"]" },
-		{ "\"command\": null", "\"command\": [{\"bytes\": \"f\"}]" },
-		{ "\"command\": null", "\"command\": [{\"bytes\": \"0g\"}]" },
-		{ "\"command\": null", "\"command\": [{\"bytes\": \"0x\"}]" },
-		{ "\"command\": null", "\"command\": [{\"bytes\": \"00\"}]" },
-		{ "\"command\": null", "\"command\": [{\"bytes\": 1}]" },
-		{ "\"command\": null", "\"command\": [{}]" },
-		{ "\"env\": null", "\"env\": [[]]" },
-		{ "\"append\": null", "\"append\": []" },
-		{ "\"pid\": 0", "\"pid\": -1" },
-		{ "\"pid\": 0", "\"pid\": 4194304" },
-		{ "\"pid\": 0", "\"pid\": true" },
-		{ "\"start_ticks\": 0", "\"start_ticks\": -5" },
-		{ "\"monitor\"", "\"monitors\"" },
-		{ "\"boot\": \"", "\"boot\": \"zz" },
-		{ "\"boot\": \"", "\"boot\": \"0123456789012345678901234567890123456789" },
-		{ "\"format\": 1", "\"format\": 0" },
-		{ "\"format\": 1", "\"format\": \"1\"" },
-		{ "{", "[" },
-		{ "{", "" },
-		{ "}", "}x" },
-	};
 	struct cow *cow = *state;
 	char *text, *made;
 
 	cow_create(cow, "web");
 	text = card_text(cow, "web");
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		made = swap(text, rows[i].from, rows[i].to);
+	for (size_t i = 0; i < sizeof(hostile) / sizeof(hostile[0]); i++) {
+		made = swap(text, hostile[i].from, hostile[i].to);
 		assert_broken(cow, made);
 		free(made);
 	}
