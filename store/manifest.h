@@ -22,11 +22,11 @@
 struct cs_manifest_part {
 	bool present;
 	enum cs_media media;
-	char where[CS_MEDIA_WHERE];   /* of a part that is not in the store: its file or device */
-	uint64_t offset;              /* in that device */
 	uint64_t bytes, stored_bytes; /* length; allocated when it was made */
 	char sha256[CS_DIGEST_TEXT];  /* of disk and memory: cs_digest_sparse() */
 	char verity[CS_DIGEST_TEXT];  /* of the file's fs-verity; "": it has none */
+	char where[CS_MEDIA_WHERE];   /* of a part that is not in the store: its file or device */
+	uint64_t offset;              /* in that device */
 };
 
 /* What kind of machine was saved in the parts memory and state: only one like it resumes. */

@@ -15,13 +15,14 @@ field() {
 rows = [r for r in json.load(open(sys.argv[1])) if r["kind"] == sys.argv[2]]
 print(rows[0][sys.argv[3]] if rows else "none")' "$scratch/out" "$@"
 }
+cs pmem list --json
 is "the region" region0 "$(field region name)"
 is "its size is what sysfs says" "$(cat /sys/bus/nd/devices/region0/size)" "$(field region bytes)"
 if [ -n "${CLEARSTORE_TESTBED:-}" ]; then
 	ndctl create-namespace -f -e namespace0.0 -m fsdax >/dev/null
 	cs pmem list --json
 	is "a namespace in fsdax" 'fsdax /dev/pmem0 None' "$(field namespace mode) $(field namespace device) $(field namespace holder)"
-	mkfs.ext4 -q /dev/pmem0
+	mkfs.ext4 -q -b 4096 /dev/pmem0
 	mkdir "$scratch/dax"
 	mount -o dax /dev/pmem0 "$scratch/dax"
 	cs pmem list --json

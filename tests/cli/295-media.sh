@@ -36,7 +36,7 @@ chmod -R u+w "$scratch/folder"
 rm -rf "$store" "$scratch/folder"
 image_store 512M
 ndctl create-namespace -f -e namespace0.0 -m fsdax >/dev/null
-mkfs.ext4 -q /dev/pmem0
+mkfs.ext4 -q -b 4096 /dev/pmem0
 mkdir "$scratch/disk"
 mount -o dax /dev/pmem0 "$scratch/disk"
 dax=fsdax:$scratch/disk

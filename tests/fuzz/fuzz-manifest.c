@@ -18,8 +18,13 @@ static void check(const struct cs_manifest *m)
 			continue;
 		fuzz_require(m->part[part].bytes > 0 && m->part[part].bytes <= UINT64_C(1) << 44);
 		fuzz_require(strlen(m->part[part].sha256) == CS_DIGEST_TEXT - 1);
-		fuzz_require(m->part[part].media == CS_MEDIA_FILE);
+		fuzz_require(m->part[part].media <= CS_MEDIA_DEVDAX);
+		fuzz_require(m->part[part].media == CS_MEDIA_FILE || m->part[part].where[0] == '/');
+		fuzz_require(memchr(m->part[part].where, 0, sizeof(m->part[part].where)));
+		fuzz_require(!m->part[part].verity[0] ||
+			     strlen(m->part[part].verity) == CS_DIGEST_TEXT - 1);
 	}
+	fuzz_require(memchr(m->parent, 0, sizeof(m->parent)) && !strchr(m->parent, '/'));
 }
 
 /* A start that gets past the first checks: random bytes alone would never. */
@@ -37,6 +42,11 @@ static char *seed(void)
 		m.part[part].bytes = 4096;
 		memcpy(m.part[part].sha256, digest, sizeof(digest));
 	}
+	m.saved = (struct cs_manifest_saved){ true, 4096, 1, false };
+	memcpy(m.parent, "1", 2);
+	memcpy(m.part[CS_PART_KERNEL].verity, digest, sizeof(digest));
+	m.part[CS_PART_ROOT].media = CS_MEDIA_FSDAX;
+	memcpy(m.part[CS_PART_ROOT].where, "/pmem/x", 8);
 	fuzz_require(cs_manifest_format(&m, &text, NULL) == 0);
 	return text;
 }

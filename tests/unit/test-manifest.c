@@ -166,7 +166,13 @@ static void test_refused(void **state)
 	refuse("14125248", "0", -EBADMSG, "'bytes' is 0");
 	refuse("14125248", "-5", -EBADMSG, "out of range");
 	refuse("14125248", "9007199254740993", -EBADMSG, "out of range");
-	refuse("\"file\"", "\"fsdax\"", -EBADMSG, "newer");
+	refuse("\"file\"", "\"fsdax\"", -EBADMSG, "'where' is missing");
+	refuse("\"file\"", "\"fsdax\", \"where\": \"pmem\", \"offset\": 0", -EBADMSG, "is no path");
+	refuse("\"file\"", "\"fsdax\", \"where\": \"/pmem\"", -EBADMSG, "'offset' is missing");
+	refuse("\"file\"", "\"file\", \"fs_verity\": \"12\"", -EBADMSG, "no SHA-256");
+	refuse("\"format\"", "\"parent\": \"../1\", \"format\"", -EBADMSG, "'parent'");
+	refuse("\"format\"", "\"parent\": \"1\", \"format\"", -EBADMSG,
+	       "'shared_bytes' is missing");
 	refuse("\"file\"", "\"tape\"", -EBADMSG, "'media'");
 	refuse("sha256_of_data", "sha256", -EBADMSG, "'sha256_of_data' is missing");
 	refuse("{", "[", -EBADMSG, "not JSON");
