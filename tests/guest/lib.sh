@@ -4,7 +4,7 @@
 #
 # A test uses the store of a fixture that is built once for a given program, agent, kernel and roots,
 # and kept in $CLEARSTORE_TEST_DIR (by default in the cache, outside the tree). Its templates:
-#   tiny     busybox and a file of 50 MiB, /big
+#   tiny     busybox and a file of $big_mib MiB, /big: BIG_MIB, 16 by default
 #   debian   a real Debian (scripts/debian-root), for what needs one: ask with need_debian
 # Both hold a booted machine of 128 MiB and one CPU, so most guests need not boot; --cold ones, those
 # that persist and those with more CPUs do.
@@ -31,6 +31,7 @@ skip() {
 [ -x "$program" ] || skip "no clearstore to test (CLEARSTORE=/path/to/it)"
 kernel=${CLEARSTORE_KERNEL:-$cache/kernel/$("$top/scripts/build-kernel" --print-hash 2>/dev/null)/vmlinux}
 [ -f "$kernel" ] || skip "no guest kernel yet (scripts/build-kernel makes it)"
+big_mib=${BIG_MIB:-16}
 busybox=$(command -v busybox) || skip "no busybox (apt-get install busybox-static)"
 
 # The program, never for longer than a host of two cores that is busy with others may take; and
@@ -120,14 +121,14 @@ make_tiny() {
 	# Bytes that do not repeat and are the same each time.
 	python3 -c 'import random, sys
 source = random.Random(1)
-for _ in range(50): sys.stdout.buffer.write(source.randbytes(1 << 20))' >"$root/big"
+for _ in range(int(sys.argv[1])): sys.stdout.buffer.write(source.randbytes(1 << 20))' "$big_mib" >"$root/big"
 }
 
 # Everything that decides what the fixture is.
 fixture_key() {
 	{
 		sha256sum <"$program"
-		echo "$kernel $(stat -c '%s %Y' "$kernel") $(sha256sum <"$busybox")"
+		echo "$kernel $(stat -c '%s %Y' "$kernel") $(sha256sum <"$busybox") $big_mib"
 		declare -f make_tiny make_fixture
 	} | sha256sum | cut -c 1-16
 }
