@@ -36,6 +36,7 @@ static const struct wanted {
 	{ "erofs", true },           { "ext4", true },
 	{ "overlay", true },         { "virtio_blk", true }, /* the disk of a guest that persists */
 	{ "virtio_rng", false },     { "vmw_vsock_virtio_transport", true }, /* exec */
+	{ "virtio_balloon", false }, /* gives back what is free */
 };
 
 /* A folder of modules: on this host, or in the root that is being imported. */

@@ -18,13 +18,14 @@ static const char dep[] =
 	"kernel/drivers/block/virtio_blk.ko:\n"
 	"kernel/drivers/char/hw_random/virtio-rng.ko:\n"
 	"kernel/sound/never.ko:\n"
+	"kernel/drivers/virtio/virtio_balloon.ko:\n"
 	"kernel/net/vmw_vsock/vmw_vsock_virtio_transport.ko:\n";
 
 static const char builtin[] = "kernel/fs/ext4/ext4.ko\nkernel/drivers/char/virtio_console.ko\n";
 
 static const char order[] = "virtio_mmio.ko\nlibnvdimm.ko\nnd_virtio.ko\nvirtio_pmem.ko\n"
 			    "nd_pmem.ko\nerofs.ko\noverlay.ko\nvirtio_blk.ko\nvirtio-rng.ko\n"
-			    "vmw_vsock_virtio_transport.ko\n";
+			    "vmw_vsock_virtio_transport.ko\nvirtio_balloon.ko\n";
 
 struct fixture {
 	void *scratch_state;
