@@ -3,12 +3,18 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <time.h>
 
 #include "cow/park.h"
 #include "store/base/own.h"
 #include "vmm/cmd-guest.h"
 #include "vmm/cmd-spawner.h"
 #include "vmm/command.h"
+#include "vmm/control.h"
+
+#define AWAKE_MS      30000
+#define AWAKE_LOOK_NS 20000000
 
 static const struct argp_option start_options[] = {
 	{ "wait", 'w', NULL, 0, "Return when the guests answer, not when they run", 1 },
@@ -64,6 +70,35 @@ static int start_guest(struct cs_store *store, const struct cs_host_kvm *kvm,
 	return cs_spawner_run(&spawner, err);
 }
 
+/* Another is waking it: until it answers, as if we had done it. */
+static int wait_awake(struct cs_store *store, const char *name, struct cs_cmd_guest *ret,
+		      struct cs_err *err)
+{
+	const uint64_t end = cs_cmd_now_ms() + AWAKE_MS;
+
+	for (;;) {
+		cs_auto(cs_cmd_guest_closep) struct cs_cmd_guest guest = { .dirfd = -1 };
+		cs_auto(cs_mem_freep) char *status = NULL;
+		int r = cs_cmd_guest_open(store, name, &guest, err);
+
+		if (r < 0)
+			return r;
+		/* The other has failed, or it was parked again: no longer our turn. */
+		if (guest.card->state != CS_GUEST_RUNNING)
+			return cs_cmd_guest_running(store, name, ret, err);
+		if (cs_control_call(guest.dirfd, "status", AWAKE_MS, &status, NULL) == 0 &&
+		    strncmp(status, "state=booting", 13) != 0) {
+			*ret = guest;
+			guest = (struct cs_cmd_guest){ .dirfd = -1 };
+			return 0;
+		}
+		if (cs_cmd_now_ms() >= end)
+			return cs_fail(err, ETIMEDOUT,
+				       "guest '%s': is being woken, and does not answer", name);
+		nanosleep(&(struct timespec){ .tv_nsec = AWAKE_LOOK_NS }, NULL);
+	}
+}
+
 int cs_cmd_guest_awake(struct cs_store *store, const char *name, struct cs_cmd_guest *ret,
 		       struct cs_err *err)
 {
@@ -80,11 +115,9 @@ int cs_cmd_guest_awake(struct cs_store *store, const char *name, struct cs_cmd_g
 	r = cs_spawner_kvm_open(&kvm, err);
 	if (r == 0)
 		r = start_guest(store, kvm, guest.card, true, err);
-	/* Another may have woken it just now: then it will be there in a moment, and is waited for
-	 * by whoever talks to it. */
-	if (r < 0 && r != -EBUSY)
-		return r;
-	return cs_cmd_guest_running(store, name, ret, err);
+	if (r == -EBUSY)
+		return wait_awake(store, name, ret, err);
+	return r < 0 ? r : cs_cmd_guest_running(store, name, ret, err);
 }
 
 /* (restarted): those that ran were just stopped. */

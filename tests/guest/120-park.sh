@@ -54,6 +54,14 @@ claim "its clock is right" clock_is_right
 claim "its process goes on" cs exec "$guest" -- sh -c 'a=$(cat /tmp/n); sleep 4; [ "$(cat /tmp/n)" -gt "$a" ]'
 is "nothing of it is left on disk" no "$([ -e "$folder/parked" ] && echo yes || echo no)"
 
+# ---- several want it at once: one wakes it, all are served
+claim "it is parked" cs park "$guest"
+for i in 1 2 3 4; do
+	cs ping --timeout 20 "$guest" >"$scratch/ping.$i" 2>&1 &
+done
+wait
+is "four pings at once wake it" 4 "$(cat "$scratch"/ping.* | grep -c answered)"
+
 # ---- paused it stands still, and its clock is right when it goes on
 claim "it is paused" cs pause "$guest"
 is "is listed as paused" paused "$(field "$guest" state)"
