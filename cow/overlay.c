@@ -186,6 +186,11 @@ const struct cs_ram *cs_overlay_ram(const struct cs_overlay *overlay)
 	return &overlay->ram;
 }
 
+const struct cs_view *cs_overlay_memory(const struct cs_overlay *overlay)
+{
+	return overlay->memory.bytes ? &overlay->memory : NULL;
+}
+
 const struct cs_disk *cs_overlay_disk(const struct cs_overlay *overlay)
 {
 	return overlay->disk.fd >= 0 ? &overlay->disk : NULL;

@@ -32,6 +32,8 @@ int cs_overlay_open(struct cs_store *store, const struct cs_template *t, const s
 int cs_overlay_map(struct cs_overlay *overlay, struct cs_err *err);
 
 const struct cs_ram *cs_overlay_ram(const struct cs_overlay *overlay);
+/* What the COW segments are mapped from, one behind the other; lent. NULL: there are none. */
+const struct cs_view *cs_overlay_memory(const struct cs_overlay *overlay);
 const struct cs_disk *cs_overlay_disk(const struct cs_overlay *overlay); /* NULL: none */
 const struct cs_boot *cs_overlay_boot(const struct cs_overlay *overlay);
 int cs_overlay_dirfd(const struct cs_overlay *overlay); /* lent: guests/<name> */

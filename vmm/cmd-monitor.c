@@ -181,6 +181,23 @@ static int open_files(struct monitor *m, struct cs_err *err)
 
 /* ---- the machine --------------------------------------------------------------------------- */
 
+/* What its memory is mapped from stays open, to be compared with: its guest has all of it mapped
+ * anyway. */
+static int lend_memory(struct monitor *m, struct cs_machine_spec *machine, struct cs_err *err)
+{
+	const struct cs_view *memory = cs_overlay_memory(m->overlay);
+	int fd;
+
+	if (!memory)
+		return 0;
+	fd = fcntl(memory->fd, F_DUPFD_CLOEXEC, 3);
+	if (fd < 0)
+		return cs_fail_errno(err, errno, "cannot copy a descriptor");
+	machine->memory_fd = fd;
+	machine->memory_offset = memory->offset;
+	return 0;
+}
+
 static int build(struct monitor *m, struct cs_err *err)
 {
 	struct cs_machine_spec machine = {
@@ -193,6 +210,7 @@ static int build(struct monitor *m, struct cs_err *err)
 		.control_fd = m->control_fd,
 		.vsock_fd = m->vsock_fd,
 		.vsock_path = m->vsock_path,
+		.memory_fd = -1,
 		.agent = &m->agent,
 	};
 	int r;
@@ -219,6 +237,9 @@ static int build(struct monitor *m, struct cs_err *err)
 		m->agent.command = NULL;
 		m->agent.same = true;
 	}
+	r = lend_memory(m, &machine, err);
+	if (r < 0)
+		return r;
 	/* A copy is the machine's to close; ours carries the words if something fails. */
 	machine.event_fd = fcntl(m->spec->event_fd, F_DUPFD_CLOEXEC, 3);
 	if (machine.event_fd < 0)

@@ -210,6 +210,22 @@ static bool on_save(struct cs_control_client *client, const char *rest)
 	return cs_watch_set(client->watch, EPOLLIN) == 0 && finish(client, r, &err);
 }
 
+static bool on_fold(struct cs_control_client *client, const char *rest)
+{
+	const struct cs_control_spec *spec = &client->control->spec;
+	struct cs_err err = { 0 };
+	int r;
+
+	if (cs_watch_set(client->watch, 0) < 0)
+		return false;
+	client->waits = true;
+	r = spec->ops->fold(spec->arg, client, &err);
+	if (r == 0)
+		return true;
+	client->waits = false;
+	return cs_watch_set(client->watch, EPOLLIN) == 0 && finish(client, r, &err);
+}
+
 void cs_control_answer(struct cs_control_client *client, const char *text, const struct cs_err *why)
 {
 	client->waits = false;
@@ -241,6 +257,7 @@ static bool handle(struct cs_control_client *client)
 		{ "balloon", ops->balloon != NULL, true, on_balloon },
 		{ "quit", ops->quit != NULL, false, on_quit },
 		{ "console", ops->console != NULL, false, on_console },
+		{ "fold", ops->fold != NULL, false, on_fold },
 		{ "save", ops->save != NULL, true, on_save },
 	};
 	char *rest = strchr(client->line, ' ');
@@ -258,7 +275,7 @@ static bool handle(struct cs_control_client *client)
 	}
 	return answer(client, "error",
 		      "not a request (status, stop [MS], reboot, pause, resume, enroll, "
-		      "balloon BYTES, quit, console, save)");
+		      "balloon BYTES, fold, quit, console, save)");
 }
 
 /* ---- clients */

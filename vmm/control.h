@@ -14,6 +14,9 @@
  *   quit              ok            end at once
  *   enroll on|off     ok bytes=N    let the kernel merge what the guest wrote with what others did
  *                                   (or no longer); refused of one that is in no share domain
+ *   fold              ok looked=N folded=N stops=N longest_us=N total_us=N
+ *                                   pages that are as they were before the guest wrote to them
+ *                                   go back (vmm/fold.h). The answer comes when that is done
  *   console           ok            from then on the connection is the guest's console, raw, both
  *                                   ways
  *   save [drop] [sync]  ok pause_us=N pages=N bytes=N
@@ -68,8 +71,10 @@ struct cs_control_ops {
 	 * a cs_control_answer(). (words): what stands behind "save", may be empty. */
 	int (*save)(void *arg, struct cs_control_client *client, const int fds[], size_t n,
 		    const char *words, struct cs_err *err);
-	/* The client of a save is gone before its answer, none is owed any more; or the one that it
-	 * held on to behind a cs_control_answer_held(). */
+	/* Give back what did not change; on 0 the client is owed an answer, as of a save. */
+	int (*fold)(void *arg, struct cs_control_client *client, struct cs_err *err);
+	/* The client of a save or a fold is gone before its answer, none is owed any more; or the
+	 * one that it held on to behind a cs_control_answer_held(). */
 	void (*save_gone)(void *arg, struct cs_control_client *client);
 };
 

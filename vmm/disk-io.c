@@ -228,6 +228,11 @@ static void on_completions(void *arg, uint32_t events)
 	io->spec.turn(io->spec.arg);
 }
 
+bool cs_disk_io_busy(const struct cs_disk_io *io)
+{
+	return io->async && io->in_flight;
+}
+
 void cs_disk_io_settle(struct cs_disk_io *io)
 {
 	struct io_uring_cqe *cqe;

@@ -60,6 +60,8 @@ bool cs_disk_io_full(const struct cs_disk_io *io);
 /* Hand over what was begun. -EAGAIN: the kernel did not take all of it; call again soon. */
 int cs_disk_io_submit(struct cs_disk_io *io);
 
+bool cs_disk_io_busy(const struct cs_disk_io *io); /* a job is under way in the kernel */
+
 /* Wait until nothing is under way, as long as the disk takes: done() comes for each job as ever,
  * then turn(). */
 void cs_disk_io_settle(struct cs_disk_io *io);

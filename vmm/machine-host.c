@@ -206,9 +206,19 @@ static int control_save(void *arg, struct cs_control_client *client, const int f
 	return cs_snapshot_begin(arg, client, fds, n, words, err);
 }
 
+static int control_fold(void *arg, struct cs_control_client *client, struct cs_err *err)
+{
+	return cs_fold_begin(arg, client, err);
+}
+
 static void control_save_gone(void *arg, struct cs_control_client *client)
 {
-	cs_snapshot_gone(arg);
+	struct cs_machine *machine = arg;
+
+	if (cs_fold_is_for(machine->fold, client))
+		machine->fold = cs_fold_free(machine->fold);
+	else
+		cs_snapshot_gone(machine);
 }
 
 int cs_machine_add_services(struct cs_machine *machine, struct cs_err *err)
@@ -232,6 +242,7 @@ int cs_machine_add_services(struct cs_machine *machine, struct cs_err *err)
 		.quit = control_quit,
 		.console = control_console,
 		.save = control_save,
+		.fold = control_fold,
 		.save_gone = control_save_gone,
 	};
 	const struct cs_agent_spec agent = { .config = machine->spec.agent,

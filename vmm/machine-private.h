@@ -7,6 +7,7 @@
 #include "vmm/agent.h"
 #include "vmm/boot-linux.h"
 #include "vmm/control.h"
+#include "vmm/fold.h"
 #include "vmm/loop.h"
 #include "vmm/machine.h"
 #include "vmm/mem.h"
@@ -52,6 +53,7 @@ struct cs_machine {
 
 	int pagemap_fd;                          /* -1: this host has none, and nothing is saved */
 	struct cs_boot_span file[CS_BOOT_FILES]; /* where it was booted from; none when restored */
+	struct cs_fold *fold;                    /* the fold under way; NULL: none */
 	struct cs_snapshot *snapshot;            /* the save under way; NULL: none */
 
 	struct cs_timer *halt_timer; /* armed while the agent is gone: did the guest halt? */

@@ -396,6 +396,7 @@ struct cs_machine *cs_machine_free(struct cs_machine *machine)
 		cs_fd_closep(&machine->irq_fd[i]);
 	cs_control_free(machine->control);
 	cs_snapshot_free(machine->snapshot);
+	cs_fold_free(machine->fold);
 	cs_agent_free(machine->agent);
 	cs_timer_free(machine->halt_timer);
 	cs_timer_free(machine->stop_timer);

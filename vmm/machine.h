@@ -28,8 +28,10 @@ struct cs_machine_spec {
 		*ram; /* mapped; the SHARED segment, if any, becomes virtio-pmem, /dev/pmem0 */
 	const struct cs_disk *disk; /* NULL: none; virtio-blk, /dev/vda */
 	const struct cs_boot *boot;
-	const char *append;    /* more of the kernel's command line; NULL: none */
-	const char *root_type; /* "erofs", "ext4" */
+	int memory_fd;          /* the file that the COW segments are mapped from; -1: none */
+	uint64_t memory_offset; /* where the first of them begins in it */
+	const char *append;     /* more of the kernel's command line; NULL: none */
+	const char *root_type;  /* "erofs", "ext4" */
 	unsigned vcpus;
 	/* Let the kernel merge (ram) with that of others, or no longer (ksm/enroll.h); in the loop
 	 * thread. NULL: the guest is in no share domain, and is never merged. */

@@ -21,10 +21,10 @@ static const struct cs_command *const store_commands[] = {
 };
 static const struct cs_command *const spawn_commands[] = { &cs_cmd_spawn, &cs_cmd_run, NULL };
 static const struct cs_command *const guest_commands[] = {
-	&cs_cmd_list,   &cs_cmd_show,   &cs_cmd_ping, &cs_cmd_exec,    &cs_cmd_console,
-	&cs_cmd_logs,   &cs_cmd_stop,   &cs_cmd_kill, &cs_cmd_start,   &cs_cmd_restart,
-	&cs_cmd_pause,  &cs_cmd_resume, &cs_cmd_park, &cs_cmd_balloon, &cs_cmd_save_guest,
-	&cs_cmd_remove, NULL,
+	&cs_cmd_list,       &cs_cmd_show,   &cs_cmd_ping, &cs_cmd_exec,    &cs_cmd_console,
+	&cs_cmd_logs,       &cs_cmd_stop,   &cs_cmd_kill, &cs_cmd_start,   &cs_cmd_restart,
+	&cs_cmd_pause,      &cs_cmd_resume, &cs_cmd_park, &cs_cmd_balloon, &cs_cmd_fold,
+	&cs_cmd_save_guest, &cs_cmd_remove, NULL,
 };
 static const struct cs_command *const other_commands[] = { &cs_cmd_top,  &cs_cmd_meter,
 							   &cs_cmd_ksm,  &cs_cmd_doctor,

@@ -214,6 +214,11 @@ static void reset(struct cs_virtio *dev)
 	blk->waiting = false;
 }
 
+static bool busy(const struct cs_virtio *dev)
+{
+	return cs_disk_io_busy(((const struct blk *)dev)->io);
+}
+
 static void settle(struct cs_virtio *dev)
 {
 	cs_disk_io_settle(((struct blk *)dev)->io);
@@ -247,7 +252,7 @@ static void blk_free(struct cs_virtio *dev)
 	{                                                                                          \
 		.name = "blk", .id = VIRTIO_ID_BLOCK, .queues = 1, .queue_size = QUEUE_SIZE,       \
 		.features = (offers), .config_read = config_read, .start = start, .kick = kick,    \
-		.reset = reset, .settle = settle, .state = state, .free = blk_free,                \
+		.reset = reset, .busy = busy, .settle = settle, .state = state, .free = blk_free,  \
 	}
 
 static const struct cs_virtio_ops writable_ops = BLK_OPS(READ_FEATURES | WRITE_FEATURES);

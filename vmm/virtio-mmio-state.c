@@ -8,6 +8,11 @@
 
 #define STATE_VERSION 2u
 
+bool cs_virtio_mmio_busy(const struct cs_virtio_mmio *mmio)
+{
+	return mmio->started && mmio->dev->ops->busy && mmio->dev->ops->busy(mmio->dev);
+}
+
 void cs_virtio_mmio_settle(struct cs_virtio_mmio *mmio)
 {
 	struct cs_virtio *dev = mmio->dev;

@@ -41,6 +41,9 @@ const char *cs_virtio_mmio_name(const struct cs_virtio_mmio *mmio);
 void cs_virtio_mmio_access(struct cs_virtio_mmio *mmio, uint64_t offset, void *data, unsigned bytes,
 			   bool write);
 
+/* Does a request that is under way write to the guest's memory from outside of this process? */
+bool cs_virtio_mmio_busy(const struct cs_virtio_mmio *mmio);
+
 /* ---- a machine that is saved, in this order; its vCPUs stand still */
 
 /* Finish what is under way, note what waits. Loop thread. */

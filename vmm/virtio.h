@@ -46,6 +46,9 @@ struct cs_virtio_ops {
 	 * are already reset. Only after start; any thread. */
 	void (*reset)(struct cs_virtio *dev); /* optional */
 
+	/* Is anything under way that writes to the guest's memory from outside of this process? */
+	bool (*busy)(const struct cs_virtio *dev); /* optional */
+
 	/* ---- a machine that is saved: its vCPUs stand still */
 	/* Finish the requests under way, as ever: nothing of them may be left outside the guest's
 	 * memory. Loop thread. */
