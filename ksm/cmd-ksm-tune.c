@@ -127,6 +127,11 @@ static void decided(void *arg, const struct cs_ksm_sample *now, const struct cs_
 	if (s->first.at_ms == CS_KSM_UNKNOWN)
 		s->first = *now;
 	s->last = *now;
+	/* What was saved of guests that have gone is nothing that is lost. */
+	if (mind->why == CS_KSM_SWEEP) {
+		s->first.pages_sharing = now->pages_sharing;
+		s->first.zero_pages = now->zero_pages;
+	}
 	if (mind->why == s->why)
 		return;
 	s->why = mind->why;

@@ -235,6 +235,8 @@ static void consider(const struct cs_ksm_sample *before, const struct cs_ksm_sam
 	int64_t unseen;
 
 	mind->why = CS_KSM_NOTHING;
+	if (!mind->begun && tracked(now)) /* whatever was left before us */
+		mind->gone_bytes = INT64_MAX / 2;
 	if (have < mind->covered_bytes) { /* guests have gone */
 		mind->gone_bytes = least(mind->gone_bytes, INT64_MAX / 2) +
 				   least(mind->covered_bytes - have, INT64_MAX / 2);

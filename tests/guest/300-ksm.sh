@@ -37,6 +37,8 @@ for guest in "$me"-red-{1,2,3} "$me-blue" "$me-none"; do
 done
 is "spawn says whose a guest is" red "$(field "$me-red-1" share_domain)"
 is "nothing is mergeable before a tuner runs" 0 "$(mergeable "$me-red-1")"
+# Of guests that have gone KSM keeps the figures until it comes past them: a look at nothing clears them.
+claim "a tuner for nobody" cs ksm tune --once --domain nobody
 base=$(saved)
 claim "tune --once" cs ksm tune --once --domain red --trace "$scratch/trace"
 gained=$(($(saved) - base))
