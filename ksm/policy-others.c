@@ -103,7 +103,7 @@ static void tuned(const struct cs_ksm_sample *now, const struct cs_ksm_setting *
 		if (mind->npages > TUNED_MAX)
 			mind->npages = TUNED_MAX;
 	}
-	ret->run = forced || committed + threshold > total;
+	ret->run = forced || committed > total - threshold;
 	ret->pages_to_scan = mind->npages;
 	ret->sleep_ms = total ? TUNED_SLEEP_MS * 16 * GIB / total : TUNED_SLEEP_MS;
 	if (ret->sleep_ms < TUNED_SLEEP_MS)

@@ -10,7 +10,7 @@
 #define COST_MIN_NS       100
 #define COST_MAX_NS       100000
 #define CREDIT_MS         60000              /* of budget that can be saved up, or owed */
-#define GROWN_BYTES       (INT64_C(8) << 20) /* and a sixteenth of what there is: worth a look */
+#define GROWN_BYTES       (INT64_C(1) << 20) /* and a sixteenth of what there is: worth a look */
 #define GROWN_PART        16
 #define SETTLE_MS         2000
 #define SETTLE_MAX_MS     30000
@@ -43,12 +43,13 @@ static int64_t most(int64_t a, int64_t b)
 /* How far a counter has come: 0 when it is not known, or began anew. */
 static int64_t moved(int64_t from, int64_t to)
 {
-	return from == CS_KSM_UNKNOWN || to == CS_KSM_UNKNOWN || to < from ? 0 : to - from;
+	return from < 0 || to < from ? 0 : to - from;
 }
 
+/* 0 when it is not known; never so much that sums of a few overflow. */
 static int64_t known(int64_t value)
 {
-	return value == CS_KSM_UNKNOWN || value < 0 ? 0 : value;
+	return value < 0 ? 0 : least(value, INT64_MAX / 8);
 }
 
 /* ---- what is seen -------------------------------------------------------------------------- */
@@ -62,10 +63,8 @@ static int64_t enrolled(const struct cs_ksm_sample *now)
 /* Pages that KSM knows of; those of guests that have gone, too, until it comes past them. */
 static int64_t tracked(const struct cs_ksm_sample *now)
 {
-	const int64_t limit = INT64_MAX / 8;
-
-	return least(known(now->pages_shared), limit) + least(known(now->pages_sharing), limit) +
-	       least(known(now->pages_unshared), limit) + least(known(now->pages_volatile), limit);
+	return known(now->pages_shared) + known(now->pages_sharing) + known(now->pages_unshared) +
+	       known(now->pages_volatile);
 }
 
 /* Pages that a pass visits. */
@@ -221,7 +220,7 @@ static bool is_new(const struct cs_ksm_sample *before, const struct cs_ksm_sampl
 		mind->settle_ms = now->at_ms;
 	if (now->at_ms - mind->settle_ms >= SETTLE_MAX_MS)
 		return true;
-	if ((have - enrolled(before)) * 1000 / ms > enough / 8) {
+	if ((have - enrolled(before)) / ms > enough / 8000) {
 		mind->why = CS_KSM_SETTLING;
 		return false;
 	}

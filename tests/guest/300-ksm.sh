@@ -25,15 +25,16 @@ mergeable() {
 }
 
 saved() {
-	cs ksm status --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["saved_bytes"] >> 20)'
+	cs ksm status --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["saved_bytes"] >> 10)'
 }
 
-# 8 MiB that are the same in each of them, and in no page cache of the host: in the guest's RAM.
+# A MiB that is the same in each of them, and in no page cache of the host: in the guest's RAM. No more,
+# since where the guest's kernel is emulated it takes seconds.
 cs spawn tiny --name "$me-red" --count 3 --share-domain red --wait >/dev/null
 cs spawn tiny --name "$me-blue" --share-domain blue --wait >/dev/null
 cs spawn tiny --name "$me-none" --wait >/dev/null
 for guest in "$me"-red-{1,2,3} "$me-blue" "$me-none"; do
-	cs exec "$guest" -- dd if=/big of=/tmp/same bs=1M count=8 2>/dev/null
+	cs exec "$guest" -- dd if=/big of=/tmp/same bs=1M count=1 2>/dev/null
 done
 is "spawn says whose a guest is" red "$(field "$me-red-1" share_domain)"
 is "nothing is mergeable before a tuner runs" 0 "$(mergeable "$me-red-1")"
@@ -42,8 +43,8 @@ claim "a tuner for nobody" cs ksm tune --once --domain nobody
 base=$(saved)
 claim "tune --once" cs ksm tune --once --domain red --trace "$scratch/trace"
 gained=$(($(saved) - base))
-claim "two of three copies of 8 MiB are gone ($gained MiB)" test "$gained" -ge 14
-claim "red is merged" test "$(merged "$me-red-1")" -ge 1800
+claim "two of three copies of a MiB are gone ($gained KiB)" test "$gained" -ge 1900
+claim "red is merged" test "$(merged "$me-red-1")" -ge 240
 is "blue is not" 0 "$(merged "$me-blue")"
 is "and could not be" 0 "$(mergeable "$me-blue")"
 is "neither is who is in no domain" 0 "$(mergeable "$me-none")"
