@@ -21,7 +21,8 @@ struct tune {
 	struct cs_ksm_setting set;
 	struct cs_ksm_mind mind;
 	int pressure_fd;
-	int64_t begun_ms, begun_scans;
+	int64_t begun_scans;
+	int64_t idle_ms; /* since when there is nothing to do */
 	bool has_run;
 };
 
@@ -63,7 +64,10 @@ static int decide(struct tune *t, struct cs_err *err)
 			return r;
 	}
 	t->set = want;
-	t->has_run = t->has_run || want.run == 1;
+	/* To sweep is not to look. */
+	t->has_run = t->has_run || (want.run == 1 && t->mind.why != CS_KSM_SWEEP);
+	if (t->mind.why != CS_KSM_NOTHING)
+		t->idle_ms = t->now.at_ms;
 	if (t->spec->ops->decided)
 		t->spec->ops->decided(t->spec->arg, &t->now, &t->set, &t->mind);
 	return record(t, err);
@@ -77,7 +81,7 @@ static bool is_done(const struct tune *t)
 		return t->set.run != 1 || t->now.full_scans >= t->begun_scans + ONCE_SCANS;
 	if (t->mind.why != CS_KSM_NOTHING)
 		return false;
-	return t->has_run || t->now.at_ms - t->begun_ms >= ONCE_IDLE_MS;
+	return t->has_run || t->now.at_ms - t->idle_ms >= ONCE_IDLE_MS;
 }
 
 /* True: told to stop. Pressure wakes us earlier than planned; what the policy does with it, it
@@ -114,7 +118,7 @@ int cs_tune_run(const struct cs_tune_spec *spec, struct cs_err *err)
 	if (r == 0)
 		r = look(&t, err);
 	t.before = t.now;
-	t.begun_ms = t.now.at_ms;
+	t.idle_ms = t.now.at_ms;
 	t.begun_scans = t.now.full_scans;
 	while (r == 0) {
 		r = decide(&t, err);

@@ -44,7 +44,10 @@ base=$(saved)
 claim "tune --once" cs ksm tune --once --domain red --trace "$scratch/trace"
 gained=$(($(saved) - base))
 claim "two of three copies of a MiB are gone ($gained KiB)" test "$gained" -ge 1900
-claim "red is merged" test "$(merged "$me-red-1")" -ge 240
+# The host's figure may be another's: some other program may have merged something.
+for guest in "$me"-red-{1,2,3}; do
+	claim "$guest is merged ($(merged "$guest") pages)" test "$(merged "$guest")" -ge 240
+done
 is "blue is not" 0 "$(merged "$me-blue")"
 is "and could not be" 0 "$(mergeable "$me-blue")"
 is "neither is who is in no domain" 0 "$(mergeable "$me-none")"
