@@ -18,6 +18,7 @@
 #define PROBE_FIRST_MS    15000
 #define PROBE_MIN_MS      10000
 #define PROBE_MAX_MS      3600000
+#define PROBE_PART        8
 #define RESCUE_FIRST_MS   2000
 #define RESCUE_MAX_MS     60000
 #define SWEEP_MAX_MS      60000
@@ -185,6 +186,16 @@ static void stand_still(const struct cs_ksm_sample *now, bool good, struct cs_ks
 	mind->why = CS_KSM_NOTHING;
 }
 
+/* An eighth tells whether the rest is worth it; the next probe goes on where this one ends. */
+static bool is_in_vain(const struct cs_ksm_sample *now, const struct cs_ksm_mind *mind)
+{
+	const int64_t visited =
+		known(now->pages_scanned) + known(now->pages_skipped) - mind->pass_scanned;
+
+	return mind->why == CS_KSM_PROBE && now->pages_scanned != CS_KSM_UNKNOWN &&
+	       visited > ring(now) / PROBE_PART && !earned(now, mind);
+}
+
 static void end_pass(const struct cs_ksm_sample *now, struct cs_ksm_mind *mind)
 {
 	const bool good = earned(now, mind);
@@ -277,7 +288,10 @@ static void set_rate(const struct cs_ksm_sample *now, const struct cs_ksm_limits
 	ret->pages_to_scan = least(most(batch_ns / mind->cost_ns, 1), PAGES_TO_SCAN_MAX);
 	/* Be there when the pass ends: every batch more is for nothing. */
 	rate = most(permille * 1000000 / mind->cost_ns, 1); /* pages a second */
-	left = most(ring(now) - visited, 0);
+	left = mind->why == CS_KSM_PROBE && visited < ring(now) / PROBE_PART
+		       ? ring(now) / PROBE_PART
+		       : ring(now);
+	left = most(left - visited, 0);
 	mind->wake_ms = least(left, INT64_MAX / 1000) * 1000 / rate;
 }
 
@@ -293,6 +307,8 @@ void cs_ksm_decide(const struct cs_ksm_sample *before, const struct cs_ksm_sampl
 		stand_still(now, false, mind);
 	else if (mind->passes && pass_is_over(now, mind))
 		end_pass(now, mind);
+	else if (mind->passes && is_in_vain(now, mind))
+		stand_still(now, false, mind);
 	if (!mind->passes)
 		consider(before, now, pressed, mind);
 

@@ -58,9 +58,10 @@ struct cs_ksm_mind {
 };
 
 /* Ours. Two passes over memory that is new (the first takes checksums, the second merges), then
- * stand still: what is merged stays. A probe, one pass, now and then, the rarer the less it finds.
- * When memory is short, at once and as fast as may be. (before) is the sample of the last decision;
- * what is not known is done without. *ret: what is to be set. */
+ * stand still: what is merged stays. A probe now and then, the rarer the less it finds: an eighth
+ * of a pass, and the rest of it when that was worth it. When memory is short, at once and as fast
+ * as may be. (before) is the sample of the last decision; what is not known is done without. *ret:
+ * what is to be set. */
 void cs_ksm_decide(const struct cs_ksm_sample *before, const struct cs_ksm_sample *now,
 		   const struct cs_ksm_setting *current, const struct cs_ksm_limits *limits,
 		   struct cs_ksm_mind *mind, struct cs_ksm_setting *ret);
