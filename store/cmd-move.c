@@ -22,7 +22,8 @@ enum { KEY_MEDIA = 256 };
 
 static const struct argp_option options[] = {
 	{ "media", KEY_MEDIA, "MEDIUM", 0,
-	  "file (the store), fsdax:/FOLDER (a file system mounted with -o dax), or auto (the best "
+	  "file (the store), fsdax:/FOLDER (a file system mounted with -o dax), "
+	  "devdax:/dev/daxN.M (a DAX device: the root only), or auto (the best "
 	  "there is)",
 	  1 },
 	{ 0 },

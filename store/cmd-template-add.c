@@ -89,7 +89,8 @@ static const struct argp_option update_argp_options[] = {
 	  "CLEARSTORE_AGENT)",
 	  1 },
 	{ "media", KEY_MEDIA, "MEDIUM", 0,
-	  "Where the new root lies: file, fsdax:/FOLDER or auto (default: where the root before "
+	  "Where the new root lies: file, fsdax:/FOLDER, devdax:/dev/daxN.M or auto (default: "
+	  "where the root before "
 	  "is)",
 	  1 },
 	{ "activate", KEY_ACTIVATE, NULL, 0, "New guests get this version at once", 1 },

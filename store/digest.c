@@ -133,6 +133,19 @@ int cs_digest_file(int fd, uint64_t bytes, const struct cs_digest_progress *prog
 	return finish(&crypto, ret, err);
 }
 
+int cs_digest_memory(const void *data, uint64_t bytes, char ret[CS_DIGEST_TEXT], struct cs_err *err)
+{
+	cs_auto(crypto_release) struct crypto crypto = { 0 };
+	int r;
+
+	r = start(&crypto, err);
+	if (r < 0)
+		return r;
+	if (crypto.EVP_DigestUpdate(crypto.ctx, data, bytes) != 1)
+		return cs_fail(err, EIO, "SHA-256: libcrypto failed");
+	return finish(&crypto, ret, err);
+}
+
 static int add_block(struct crypto *crypto, const unsigned char *block, uint64_t number)
 {
 	unsigned char head[8];

@@ -18,6 +18,10 @@ struct cs_digest_progress {
 int cs_digest_file(int fd, uint64_t bytes, const struct cs_digest_progress *progress,
 		   char ret[CS_DIGEST_TEXT], struct cs_err *err);
 
+/* Digest of (bytes) of memory. */
+int cs_digest_memory(const void *data, uint64_t bytes, char ret[CS_DIGEST_TEXT],
+		     struct cs_err *err);
+
 /* Digest of a file that is mostly holes: of its blocks of 4 KiB that are not all zero, each after
  * its number in the file as 8 bytes, low byte first. So 8 GiB of nothing cost nothing, and how a
  * file system keeps the holes does not matter. A last part of a block counts as filled with

@@ -329,7 +329,9 @@ static int fetch_part(const struct cs_draft *draft, enum cs_part part, struct cs
 	if (r < 0)
 		return cs_fail_in(err, r, "part '%s'", cs_part_name(part));
 	fd = view.fd;
-	r = clone_part(&view, draft->dirfd, cs_part_name(part), err);
+	r = view.media == CS_MEDIA_DEVDAX
+		    ? cs_media_copy_out(&view, draft->dirfd, cs_part_name(part), err)
+		    : clone_part(&view, draft->dirfd, cs_part_name(part), err);
 	return r < 0 ? r : 0;
 }
 

@@ -4,9 +4,12 @@
 #include <errno.h>
 #include <jansson.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "store/base/io.h"
 #include "store/base/num.h"
+#include "store/daxdev.h"
+#include "store/daxtable.h"
 
 #define FILE_MAX    (256 * 1024)
 #define CMDLINE_MAX 2048 /* what a kernel takes (COMMAND_LINE_SIZE) */
@@ -57,10 +60,26 @@ static const char *digest_key(enum cs_part part)
 	return is_sparse(part) ? "sha256_of_data" : "sha256";
 }
 
+/* A DAX device is not read, only mapped. */
+static int digest_mapped(const struct cs_view *view, char ret[CS_DIGEST_TEXT], struct cs_err *err)
+{
+	const uint64_t bytes = cs_align_up(view->bytes, CS_DAX_GRAIN);
+	void *at = cs_daxdev_map(view->fd, view->offset, bytes, false);
+	int r;
+
+	if (!at)
+		return cs_fail_errno(err, errno, "cannot be mapped");
+	r = cs_digest_memory(at, view->bytes, ret, err);
+	munmap(at, bytes);
+	return r;
+}
+
 int cs_manifest_digest(enum cs_part part, const struct cs_view *view,
 		       const struct cs_digest_progress *progress, char ret[CS_DIGEST_TEXT],
 		       struct cs_err *err)
 {
+	if (view->media == CS_MEDIA_DEVDAX)
+		return digest_mapped(view, ret, err);
 	if (is_sparse(part))
 		return cs_digest_sparse(view->fd, view->bytes, ret, err);
 	return cs_digest_file(view->fd, view->bytes, progress, ret, err);

@@ -25,4 +25,4 @@ struct cs_media_ops {
 	void (*place_of)(const struct cs_manifest_part *part, char ret[CS_MEDIA_WHERE]);
 };
 
-extern const struct cs_media_ops cs_media_fsdax;
+extern const struct cs_media_ops cs_media_fsdax, cs_media_devdax;

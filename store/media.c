@@ -22,7 +22,7 @@
 #define NOTES_FILE "media"
 #define NOTES_MAX  65536
 
-static const struct cs_media_ops *const table[] = { &cs_media_fsdax };
+static const struct cs_media_ops *const table[] = { &cs_media_fsdax, &cs_media_devdax };
 
 static const struct cs_media_ops *ops_of(enum cs_media kind)
 {
@@ -92,7 +92,8 @@ int cs_media_parse(const char *text, uint64_t bytes, struct cs_media_spec *ret, 
 		*ret = spec;
 		return 0;
 	}
-	return cs_fail(err, EINVAL, "media '%.80s': auto, file or fsdax:/FOLDER", text);
+	return cs_fail(err, EINVAL,
+		       "media '%.80s': auto, file, fsdax:/FOLDER or devdax:/dev/daxN.M", text);
 }
 
 void cs_media_of(const struct cs_manifest_part *part, struct cs_media_spec *ret)

@@ -262,7 +262,9 @@ static int open_share(struct build *build, struct cs_err *err)
 	struct cs_view view;
 	int r;
 
-	if (!build->spec->from || cs_template_view(build->from, CS_PART_ROOT, &view, NULL) < 0)
+	/* nothing in the store shares with what is elsewhere */
+	if (!build->spec->from || cs_template_view(build->from, CS_PART_ROOT, &view, NULL) < 0 ||
+	    view.media != CS_MEDIA_FILE)
 		return 0;
 	r = cs_share_open(view.fd, view.bytes, &build->share);
 	if (r < 0)

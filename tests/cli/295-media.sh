@@ -104,4 +104,37 @@ for ((i = 0; i < 25; i++)); do
 	is "move killed ($i): nothing too much on the medium" "$wanted" "$(files)"
 done
 umount "$scratch/disk"
+
+# A DAX device: the root in an extent of its own.
+cs template remove web
+ndctl create-namespace -f -e namespace0.0 -m devdax --align 2M >/dev/null
+dev=devdax:/dev/dax0.0
+cs template add web --from "$scratch/root" --media "$dev"
+is "added on a DAX device" 0 "$rc"
+cs template add db --from "$scratch/root" --media "$dev"
+is "two" 0 "$rc"
+cs template verify --all
+is "both whole" 0 "$rc"
+cs template show db --json
+is "show says where" 'devdax /dev/dax0.0' "$(field root_media) $(field lies_at)"
+cs template remove web
+cs template move db --media file
+is "moved into the store" 0 "$rc"
+cs template verify db
+is "whole there" 0 "$rc"
+for ((i = 0; i < 10; i++)); do
+	"$program" template move db --media "$dev" >/dev/null 2>&1 &
+	sleep "0.$(printf '%03d' $((RANDOM % 900)))"
+	kill -9 $! 2>/dev/null || true
+	wait $! 2>/dev/null || true
+	cs store check
+	is "move to a device killed ($i): the store is well" 0 "$rc"
+	cs template verify db
+	is "move to a device killed ($i): the active version is whole" 0 "$rc"
+	cs template move db --media file
+	cs template prune db --keep 1
+done
+ndctl disable-namespace namespace0.0 >/dev/null
+cs template verify db
+is "without the device what is in the store is there" 0 "$rc"
 finish
