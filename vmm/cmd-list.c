@@ -44,6 +44,7 @@
 		{ "rss_bytes", "RSS", CS_CELL_BYTES }, { "pss_bytes", "PSS", CS_CELL_BYTES },      \
 		{ "private_dirty_bytes", "PRIVATE DIRTY", CS_CELL_BYTES },                         \
 		{ "private_bytes", "PRIVATE", CS_CELL_BYTES },                                     \
+		{ "enrolled", "ENROLLED", CS_CELL_BOOL },                                          \
 		{ "merged_bytes", "MERGED", CS_CELL_BYTES },                                       \
 		{ "zero_bytes", "ZERO PAGES", CS_CELL_BYTES },                                     \
 		{ "shared_bytes", "SHARED", CS_CELL_BYTES },                                       \
@@ -127,7 +128,8 @@ static void fill_wide(struct cs_report *report, const struct cs_card *card)
 /* "state=ready vcpus=1 target_bytes=134217728": the word behind state, and the balloon. */
 static void fill_machine(struct cs_report *report, int dirfd)
 {
-	static const char *const keys[] = { "target_bytes", "actual_bytes", "reported_bytes" };
+	static const char *const keys[] = { "target_bytes", "actual_bytes", "reported_bytes",
+					    "enrolled" };
 	cs_auto(cs_mem_freep) char *status = NULL;
 	uint64_t value;
 
