@@ -181,7 +181,7 @@ static int add_range(struct crypto *crypto, int fd, uint64_t at, uint64_t end, u
 int cs_digest_sparse(int fd, uint64_t bytes, char ret[CS_DIGEST_TEXT], struct cs_err *err)
 {
 	cs_auto(crypto_release) struct crypto crypto = { 0 };
-	cs_auto(cs_mem_freep) unsigned char *buf = malloc(STEP_BYTES + BLOCK_BYTES);
+	cs_auto(cs_mem_freep) unsigned char *buf = aligned_alloc(BLOCK_BYTES, STEP_BYTES);
 	off_t data, hole;
 	struct stat st;
 	uint64_t at;

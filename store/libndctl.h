@@ -26,7 +26,7 @@
 	X(ndctl_namespace_get_numa_node)                                                           \
 	X(ndctl_namespace_get_pfn)                                                                 \
 	X(ndctl_namespace_get_size)                                                                \
-	X(ndctl_namespace_is_enabled)                                                              \
+	X(ndctl_namespace_is_active)                                                               \
 	X(ndctl_new)                                                                               \
 	X(ndctl_pfn_get_align)                                                                     \
 	X(ndctl_pfn_get_block_device)                                                              \

@@ -157,7 +157,7 @@ static int visit_namespace(struct walk *walk, struct ndctl_namespace *ndns,
 		.bytes = told(lib->nd.ndctl_namespace_get_size(ndns)),
 		.numa_node = lib->nd.ndctl_namespace_get_numa_node(ndns),
 		.persistence = region->persistence,
-		.enabled = lib->nd.ndctl_namespace_is_enabled(ndns) > 0,
+		.enabled = lib->nd.ndctl_namespace_is_active(ndns),
 	};
 
 	if (!pmem.bytes) /* a seed, or one that vanished */

@@ -148,9 +148,9 @@ int ndctl_namespace_get_numa_node(struct ndctl_namespace *ndns)
 	return fake->numa_node;
 }
 
-int ndctl_namespace_is_enabled(struct ndctl_namespace *ndns)
+bool ndctl_namespace_is_active(struct ndctl_namespace *ndns)
 {
-	return of(ndns)->enabled;
+	return of(ndns)->enabled > 0;
 }
 
 const char *ndctl_namespace_get_block_device(struct ndctl_namespace *ndns)
