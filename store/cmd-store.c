@@ -22,6 +22,7 @@
 #include "vmm/cmd-common.h"
 #include "vmm/command.h"
 
+#define ROOM_LOW (64 * CS_MIB)
 #define N(array) (sizeof(array) / sizeof((array)[0]))
 
 static error_t parse_none(int key, char *arg, struct argp_state *state)
@@ -148,11 +149,10 @@ static int check_pool(struct check *check)
 		say(check, "image", image.image, false,
 		    "is larger than the file system in it: a growth was interrupted (clearstore "
 		    "store grow with the same size)");
-	say(check, "room", cs_format_bytes(room, text), room >= CS_GIB / 4,
-	    room >= CS_GIB / 4
-		    ? "can still be written"
-		    : "can still be written: too little (remove something, or clearstore "
-		      "store grow)");
+	say(check, "room", cs_format_bytes(room, text), room >= ROOM_LOW,
+	    room >= ROOM_LOW ? "can still be written"
+			     : "can still be written: too little (remove something, or clearstore "
+			       "store grow)");
 	return 0;
 }
 
@@ -202,6 +202,8 @@ static int sweep_media(const struct check *check)
 	int r;
 
 	r = cs_store_lock(check->store, true, &lock, check->err);
+	if (r == -EROFS)
+		return 0; /* which is said of the file system */
 	return r < 0 ? r : cs_media_sweep_all(check->store, check->err);
 }
 

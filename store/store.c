@@ -26,6 +26,7 @@
 #define LOCK_FILE      ".lock"
 #define ID_FILE        "id"
 #define STORE_FILE_MAX 4096
+#define SPACE_LOW      (UINT64_C(1) << 30)
 
 struct cs_store {
 	char *root;
@@ -340,6 +341,10 @@ int cs_store_space(const struct cs_store *store, uint64_t *ret_bytes, struct cs_
 	uint64_t space;
 
 	if (fstatvfs(store->dirfd, &fs) < 0)
+		return cs_fail_errno(err, errno, "store '%s'", store->root);
+	/* What was just deleted is free when that is committed. */
+	if (store->btrfs && free_bytes(&fs) < SPACE_LOW && syncfs(store->dirfd) == 0 &&
+	    fstatvfs(store->dirfd, &fs) < 0)
 		return cs_fail_errno(err, errno, "store '%s'", store->root);
 	space = free_bytes(&fs);
 
