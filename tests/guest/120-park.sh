@@ -92,6 +92,30 @@ done
 
 is "it has what it had" mine "$(cs exec "$guest" -- cat /tmp/mine)"
 
+# ---- a connection wakes it, where there is somebody to notice
+"$program" --store "$store" activate 8>&- 9>&- &
+activator=$!
+connect() {
+	python3 -c 'import os, socket, sys
+folder = os.open(sys.argv[1], os.O_RDONLY)
+s = socket.socket(socket.AF_UNIX)
+s.settimeout(60)
+s.connect("/proc/self/fd/%d/vsock.sock" % folder)
+s.sendall(b"CONNECT 1\n")
+print(s.makefile().readline().split()[0])' "$folder"
+}
+for _ in 1 2; do
+	claim "it is parked" cs park "$guest"
+	claim "and listened for" eventually 15 test -S "$folder/vsock.sock"
+	is "who connects is answered" OK "$(connect)"
+	is "by the guest, which runs" running "$(field "$guest" state)"
+	claim "and serves as before" cs ping "$guest"
+done
+kill -TERM $activator
+rc=0
+wait $activator || rc=$?
+is "it ends when it is told to" 0 "$rc"
+
 # ---- what is broken is refused, and the guest is not lost by that
 claim "it is parked" cs park "$guest"
 cp "$folder/parked/state" "$scratch/state"
