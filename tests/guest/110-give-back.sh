@@ -21,6 +21,9 @@ fell_back() {
 claim "a guest is spawned" cs spawn tiny --name "$guest" --memory "$memory" --wait
 cs exec "$guest" -- mkdir -p /mnt/t
 cs exec "$guest" -- mount -t tmpfs -o size=600M none /mnt/t
+# What the programs themselves leave in the guest's memory, page cache and all, is not what this is about.
+cs exec "$guest" -- dd if=/dev/zero of=/mnt/t/f bs=1M count=1
+cs exec "$guest" -- rm /mnt/t/f
 sleep 6
 floor=$(dirty)
 echo "at the beginning: $floor KiB"
