@@ -17,8 +17,8 @@
 #include "vmm/cmd-common.h"
 #include "vmm/control.h"
 
-#define SCAN_MS    2000 /* between two looks at who runs */
-#define CALL_MS    1000
+#define SCAN_MS    2000  /* between two looks at who runs */
+#define CALL_MS    500   /* a monitor answers in less than one, unless it hangs */
 #define NEW_MAX    256   /* guests a look that are taken in, */
 #define TOLD_MAX   256   /* told something, */
 #define METER_MAX  128   /* asked for their memory, */
@@ -34,6 +34,7 @@ struct guest {
 	char name[64], domain[64];
 	bool seen; /* in the look under way */
 	bool enrolled, loser;
+	bool unsure; /* it did not say whether it is enrolled: it may be */
 	unsigned tries, losses;
 	int64_t since_ms, since_scans; /* since it is enrolled */
 	uint64_t bytes;
@@ -46,6 +47,7 @@ struct cs_ksm_guests {
 	size_t n, sorted, room;
 	size_t meter_at, profit_at; /* whose turn it is */
 	int64_t scanned_ms;
+	bool hung; /* one did not answer in this look: no other is asked, the host may be short */
 	bool told_of_others;
 };
 
@@ -66,16 +68,24 @@ static struct guest *find(struct cs_ksm_guests *g, pid_t pid)
 	return g->sorted ? bsearch(&key, g->v, g->sorted, sizeof(key), by_pid) : NULL;
 }
 
-/* Does it say of itself that it is enrolled? After a tuner before us it may be. */
-static bool says_enrolled(struct cs_ksm_guests *g, const char *name)
+/* Ask it whether it is enrolled: after a tuner before us it may be. */
+static void ask(struct cs_ksm_guests *g, struct guest *guest)
 {
 	cs_auto(cs_fd_closep) int dirfd = -1;
 	cs_auto(cs_mem_freep) char *text = NULL;
+	int r;
 
-	if (cs_guest_open(g->spec.store, name, &dirfd, NULL) < 0 ||
-	    cs_control_call(dirfd, "status", CALL_MS, &text, NULL) < 0)
-		return false;
-	return strstr(text, "enrolled=1") != NULL;
+	guest->unsure = true;
+	if (g->hung)
+		return;
+	r = cs_guest_open(g->spec.store, guest->name, &dirfd, NULL);
+	if (r == 0)
+		r = cs_control_call(dirfd, "status", CALL_MS, &text, NULL);
+	if (r == 0) {
+		guest->unsure = false;
+		guest->enrolled = strstr(text, "enrolled=1") != NULL;
+	}
+	g->hung = r == -ETIMEDOUT;
 }
 
 static int add(struct cs_ksm_guests *g, pid_t pid, const char *name,
@@ -99,7 +109,7 @@ static int add(struct cs_ksm_guests *g, pid_t pid, const char *name,
 		g->room = room;
 	}
 	if (guest.domain[0])
-		guest.enrolled = says_enrolled(g, guest.name);
+		ask(g, &guest);
 	g->v[g->n++] = guest;
 	return 0;
 }
@@ -206,6 +216,7 @@ static bool tell(struct cs_ksm_guests *g, struct guest *guest, bool on)
 	if (r == 0)
 		r = cs_control_call(dirfd, on ? "enroll on" : "enroll off", CALL_MS, NULL, &err);
 	if (r < 0) {
+		g->hung = r == -ETIMEDOUT;
 		/* One that has just ended is nobody's trouble. */
 		if (++guest->tries == TRIES && r != -ENOENT && r != -ECONNREFUSED) {
 			cs_fail_in(&err, r, "guest '%s'", guest->name);
@@ -215,6 +226,7 @@ static bool tell(struct cs_ksm_guests *g, struct guest *guest, bool on)
 	}
 	guest->tries = 0;
 	guest->enrolled = on;
+	guest->unsure = false;
 	return true;
 }
 
@@ -223,20 +235,22 @@ static void settle(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
 {
 	unsigned told = 0;
 
-	for (size_t i = 0; i < g->n && told < TOLD_MAX; i++) {
+	for (size_t i = 0; i < g->n && told < TOLD_MAX && !g->hung; i++) {
 		struct guest *guest = &g->v[i];
 
 		if (guest->tries >= TRIES && now->at_ms - guest->since_ms > AGAIN_MS) {
 			guest->tries = 0;
 			guest->since_ms = now->at_ms;
 		}
-		if (guest->enrolled && !belongs(g, guest)) {
-			if (!tell(g, guest, false) && guest->tries < TRIES)
+		if ((guest->enrolled || guest->unsure) && guest->domain[0] && !belongs(g, guest)) {
+			/* While one of another domain may be in, nobody else gets in: whoever hangs
+			 * keeps the others out. */
+			if (!tell(g, guest, false) && strcmp(guest->domain, g->domain) != 0)
 				return;
 			told++;
 		}
 	}
-	for (size_t i = 0; i < g->n && told < TOLD_MAX; i++) {
+	for (size_t i = 0; i < g->n && told < TOLD_MAX && !g->hung; i++) {
 		struct guest *guest = &g->v[i];
 
 		if (guest->enrolled || !belongs(g, guest) || guest->tries >= TRIES)
@@ -296,6 +310,7 @@ int cs_ksm_guests_look(struct cs_ksm_guests *g, const struct cs_ksm_sample *now,
 	int64_t bytes = 0;
 	int r;
 
+	g->hung = false;
 	if (now->at_ms - g->scanned_ms >= SCAN_MS) {
 		r = scan(g, now, err);
 		if (r < 0)
@@ -319,7 +334,7 @@ size_t cs_ksm_guests_release(struct cs_ksm_guests *g)
 
 	for (size_t i = 0; i < g->n; i++) {
 		g->v[i].tries = TRIES - 1;
-		released += g->v[i].enrolled && tell(g, &g->v[i], false);
+		released += (g->v[i].enrolled || g->v[i].unsure) && tell(g, &g->v[i], false);
 	}
 	return released;
 }
@@ -332,6 +347,7 @@ void cs_ksm_guests_count(const struct cs_ksm_guests *g, struct cs_ksm_guests_cou
 		const struct guest *guest = &g->v[i];
 
 		count.enrolled += guest->enrolled;
+		count.unsure += guest->unsure;
 		count.losers += guest->loser;
 		count.silent += guest->tries >= TRIES;
 		count.elsewhere +=

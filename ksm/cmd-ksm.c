@@ -322,9 +322,10 @@ static int release_guests(struct cs_ksm *ksm, const struct cs_ksm_paths *paths,
 		cs_ksm_guests_release(guests);
 	if (r == 0)
 		cs_ksm_guests_count(guests, &count);
-	if (r == 0 && count.enrolled)
-		return cs_fail(err, EBUSY, "%zu guests did not answer, and are still enrolled",
-			       count.enrolled);
+	if (r == 0 && count.enrolled + count.unsure)
+		return cs_fail(err, EBUSY,
+			       "%zu guests did not answer, and may still be enrolled (once more)",
+			       count.enrolled + count.unsure);
 	return r;
 }
 

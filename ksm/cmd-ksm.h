@@ -51,6 +51,7 @@ size_t cs_ksm_guests_release(struct cs_ksm_guests *guests);
 struct cs_ksm_guests_count {
 	size_t running, enrolled;
 	size_t losers;      /* for whom merging costs more than it saves: taken out */
+	size_t unsure;      /* who did not say whether they are enrolled */
 	size_t silent;      /* whose monitor does not answer */
 	size_t elsewhere;   /* of another domain */
 	const char *domain; /* "": none yet */
