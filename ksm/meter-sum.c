@@ -15,10 +15,10 @@ static uint64_t pages(int64_t n)
 struct cs_meter_guest cs_meter_guest_of(const struct cs_meter_process *process,
 					const struct cs_meter_merging *merging)
 {
+	const uint64_t told = process->ksm_bytes != CS_METER_UNKNOWN ? process->ksm_bytes
+								     : pages(merging->merged_pages);
 	/* The two are read one after the other: a page may merge between. */
-	const uint64_t merged = pages(merging->merged_pages) < process->anon_bytes
-					? pages(merging->merged_pages)
-					: process->anon_bytes;
+	const uint64_t merged = told < process->anon_bytes ? told : process->anon_bytes;
 
 	return (struct cs_meter_guest){
 		.private_bytes = process->anon_bytes - merged,

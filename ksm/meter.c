@@ -19,8 +19,9 @@
 /* A line "KEY:   123 kB" of a file, and where its figure goes. */
 struct figure {
 	const char *key;
-	size_t offset; /* of the uint64_t in the result */
-	bool optional; /* older kernels have it not: 0 then */
+	size_t offset;   /* of the uint64_t in the result */
+	bool optional;   /* older kernels have it not */
+	uint64_t absent; /* what it is then */
 };
 
 /* The text behind "KEY:" at the beginning of a line; NULL: no such line. */
@@ -75,7 +76,7 @@ static int parse_file(const struct source *source, const char *text, void *ret, 
 
 		line = find_line(text, figure->key);
 		if (!line && figure->optional) {
-			bytes = 0;
+			bytes = figure->absent;
 		} else if (!line || parse_figure(line, &bytes) < 0) {
 			return cs_fail(err, EBADMSG, "%s: '%s' is missing or no number of kB",
 				       source->name, figure->key);
@@ -115,6 +116,7 @@ static int read_process(int dirfd, struct cs_meter_process *ret, struct cs_err *
 		PROCESS("Pss", pss_bytes),
 		PROCESS("Pss_Anon", pss_anon_bytes),
 		PROCESS("Anonymous", anon_bytes),
+		{ "KSM", offsetof(struct cs_meter_process, ksm_bytes), true, CS_METER_UNKNOWN },
 		PROCESS("Private_Dirty", private_dirty_bytes),
 	};
 	static const struct figure status[] = { PROCESS("VmPTE", page_table_bytes) };

@@ -8,12 +8,16 @@
 
 #include "store/base/err.h"
 
+#define CS_METER_UNKNOWN UINT64_MAX
+
 /* Of one process (Documentation/filesystems/proc.rst). */
 struct cs_meter_process {
-	uint64_t rss_bytes;           /* smaps_rollup: Rss */
-	uint64_t pss_bytes;           /* Pss: shared pages divided among those who map them */
-	uint64_t pss_anon_bytes;      /* Pss_Anon: of that, no page cache */
-	uint64_t anon_bytes;          /* Anonymous: what is of no file; merged pages in full */
+	uint64_t rss_bytes;      /* smaps_rollup: Rss */
+	uint64_t pss_bytes;      /* Pss: shared pages divided among those who map them */
+	uint64_t pss_anon_bytes; /* Pss_Anon: of that, no page cache */
+	uint64_t anon_bytes;     /* Anonymous: what is of no file; merged pages in full */
+	uint64_t ksm_bytes;      /* KSM: merged, zero pages not among them; CS_METER_UNKNOWN: older
+				    kernels */
 	uint64_t private_dirty_bytes; /* Private_Dirty: what would come back if it died */
 	uint64_t page_table_bytes;    /* status: VmPTE; the host's, not KVM's */
 	uint64_t cpu_ms;              /* stat: user and system time of all threads */
@@ -32,7 +36,8 @@ int cs_meter_private(const char *proc, pid_t pid, uint64_t *ret_bytes);
  * does not tell is CS_KSM_UNKNOWN (ksm/ksm.h). */
 struct cs_meter_merging {
 	int64_t tracked_pages; /* KSM keeps 64 bytes for each */
-	int64_t merged_pages;  /* those that others have, too; the one that is kept is counted also
+	int64_t merged_pages;  /* corrected as the scan comes past: too high after un-enrolling.
+				* Those that others have, too; the one that is kept is counted also
 				*/
 	int64_t zero_pages;
 	int64_t profit_bytes; /* may be negative */

@@ -48,6 +48,10 @@ static void test_process(void **state)
 	assert_int_equal(got.pss_anon_bytes, 2000 * CS_KIB);
 	assert_int_equal(got.private_dirty_bytes, 1000 * CS_KIB);
 	assert_int_equal(got.anon_bytes, 2500 * CS_KIB);
+	assert_true(got.ksm_bytes == CS_METER_UNKNOWN);
+	make_process(scratch, ROLLUP "KSM:  12 kB\n", STATUS, STAT);
+	assert_int_equal(cs_meter_process(scratch->path, 42, &got, NULL), 0);
+	assert_int_equal(got.ksm_bytes, 12 * CS_KIB);
 	assert_int_equal(got.page_table_bytes, 120 * CS_KIB);
 	assert_int_equal(got.cpu_ms, 200 * 1000 / sysconf(_SC_CLK_TCK));
 }
@@ -200,7 +204,9 @@ static void test_sums(void **state)
 	const struct cs_meter_process process = { .rss_bytes = 100 * CS_MIB,
 						  .anon_bytes = 40 * CS_MIB,
 						  .pss_anon_bytes = 25 * CS_MIB,
-						  .page_table_bytes = CS_MIB };
+						  .page_table_bytes = CS_MIB,
+						  .ksm_bytes = CS_METER_UNKNOWN };
+	struct cs_meter_process newer = process;
 	const struct cs_meter_merging merging = { .merged_pages = 5120, .zero_pages = 256 };
 	const struct cs_meter_merging none = { CS_KSM_UNKNOWN, CS_KSM_UNKNOWN, CS_KSM_UNKNOWN,
 					       CS_KSM_UNKNOWN };
@@ -214,6 +220,11 @@ static void test_sums(void **state)
 	assert_int_equal(guest.zero_bytes, CS_MIB);
 	assert_int_equal(guest.shared_bytes, 60 * CS_MIB);
 	assert_int_equal(guest.cost_bytes, 26 * CS_MIB);
+	/* What the page tables say goes before what the scan has not corrected yet. */
+	newer.ksm_bytes = 8 * CS_MIB;
+	guest = cs_meter_guest_of(&newer, &merging);
+	assert_int_equal(guest.private_bytes, 32 * CS_MIB);
+	assert_int_equal(guest.merged_bytes, 8 * CS_MIB);
 	guest = cs_meter_guest_of(&process, &none);
 	assert_int_equal(guest.private_bytes, 40 * CS_MIB);
 	assert_int_equal(guest.zero_bytes, 0);
