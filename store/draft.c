@@ -3,12 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -44,43 +42,6 @@ struct cs_draft {
 };
 
 /* ---- the subvolume ---- */
-
-static int copy_data(int from_fd, loff_t at, loff_t end, int to_fd)
-{
-	loff_t out = at;
-
-	while (at < end) {
-		ssize_t n = copy_file_range(from_fd, &at, to_fd, &out, (size_t)(end - at), 0);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n ? -errno : -EIO;
-	}
-	return 0;
-}
-
-int cs_draft_clone(int from_fd, uint64_t bytes, int to_fd, struct cs_err *err)
-{
-	off_t data, hole;
-	int r = 0;
-
-	if (ioctl(to_fd, FICLONE, from_fd) == 0)
-		return 1;
-	/* a disk is 8 GiB of holes */
-	for (off_t at = 0; (uint64_t)at < bytes && r == 0; at = hole) {
-		data = lseek(from_fd, at, SEEK_DATA);
-		if (data < 0 && errno == ENXIO)
-			break;
-		hole = data < 0 ? -1 : lseek(from_fd, data, SEEK_HOLE);
-		if (hole < 0 || (uint64_t)hole > bytes)
-			hole = (off_t)bytes;
-		r = copy_data(from_fd, data < 0 ? at : data, hole, to_fd);
-	}
-	if (r == 0 && ftruncate(to_fd, (off_t)bytes) < 0)
-		r = -errno;
-	return r < 0 ? cs_fail_errno(err, -r, "cannot copy it") : 0;
-}
 
 static int clone_part(const struct cs_view *view, int dirfd, const char *name, struct cs_err *err)
 {

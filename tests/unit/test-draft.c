@@ -3,6 +3,7 @@
  * at all. */
 #include <signal.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 
 #include "store/draft.h"
@@ -220,11 +221,42 @@ BOTH(damaged)
 #define ON_BTRFS(name)                                                                             \
 	cmocka_unit_test_setup_teardown(test_##name##_on_btrfs, fixture_on_btrfs, fixture_remove)
 
+/* From another file system, with holes: what is data comes over, and the holes stay. */
+static void test_clone(void **state)
+{
+	struct fixture *f = *state;
+	int from = memfd_create("from", MFD_CLOEXEC), to;
+	char text[5] = "";
+	struct stat st;
+
+	to = openat(f->scratch->fd, "to", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(pwrite(from, "here", 4, 5 * CS_MIB), 4);
+	assert_int_equal(pwrite(from, "end", 3, 300 * CS_MIB), 3);
+	assert_int_equal(ftruncate(from, (off_t)(400 * CS_MIB)), 0);
+	assert_int_equal(cs_draft_clone(from, 400 * CS_MIB, to, &f->err), 0);
+	assert_int_equal(pread(to, text, 4, 5 * CS_MIB), 4);
+	assert_string_equal(text, "here");
+	assert_int_equal(pread(to, text, 3, 300 * CS_MIB), 3);
+	assert_memory_equal(text, "end", 3);
+	assert_int_equal(fstat(to, &st), 0);
+	assert_int_equal(st.st_size, 400 * CS_MIB);
+	assert_true(st.st_blocks < 1000);
+	close(from);
+	close(to);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		IN_FOLDER(version),  ON_BTRFS(version),  IN_FOLDER(template), ON_BTRFS(template),
-		IN_FOLDER(given_up), ON_BTRFS(given_up), IN_FOLDER(damaged),  ON_BTRFS(damaged),
+		cmocka_unit_test_setup_teardown(test_clone, fixture_in_folder, fixture_remove),
+		IN_FOLDER(version),
+		ON_BTRFS(version),
+		IN_FOLDER(template),
+		ON_BTRFS(template),
+		IN_FOLDER(given_up),
+		ON_BTRFS(given_up),
+		IN_FOLDER(damaged),
+		ON_BTRFS(damaged),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
