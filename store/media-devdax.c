@@ -138,10 +138,12 @@ static int take_device(struct device *device, const char *path, struct cs_err *e
 	}
 	for (uint64_t i = 0; i < 2 * CS_DAX_SLOT_BYTES; i++) {
 		if (device->head[i])
-			return cs_fail(err, EEXIST,
-				       "'%s' holds something else (make its namespace anew: ndctl "
-				       "create-namespace -f -m devdax; or zero its first 2 MiB)",
-				       path);
+			return cs_fail(
+				err, EEXIST,
+				"'%s' holds something else (if it may go: make its namespace an "
+				"fsdax one, zero the first 16 MiB of that, make it devdax "
+				"again)",
+				path);
 	}
 	device->table = (struct cs_dax_table){ 0 };
 	device->slot = 1;

@@ -86,7 +86,8 @@ mount -o dax /dev/pmem0 "$scratch/disk"
 cs template remove plain
 
 RANDOM=99
-for ((i = 0; i < 25; i++)); do
+kills=${CLEARSTORE_TEST_KILLS:-25}
+for ((i = 0; i < kills; i++)); do
 	to=$dax
 	[ $((i % 2)) -eq 0 ] || to='file'
 	"$program" template move web --media "$to" >/dev/null 2>&1 &
@@ -107,6 +108,7 @@ umount "$scratch/disk"
 
 # A DAX device: the root in an extent of its own.
 cs template remove web
+dd if=/dev/zero of=/dev/pmem0 bs=1M count=16 conv=fsync status=none
 ndctl create-namespace -f -e namespace0.0 -m devdax --align 2M >/dev/null
 dev=devdax:/dev/dax0.0
 cs template add web --from "$scratch/root" --media "$dev"
@@ -122,7 +124,7 @@ cs template move db --media file
 is "moved into the store" 0 "$rc"
 cs template verify db
 is "whole there" 0 "$rc"
-for ((i = 0; i < 10; i++)); do
+for ((i = 0; i < (kills + 1) / 2; i++)); do
 	"$program" template move db --media "$dev" >/dev/null 2>&1 &
 	sleep "0.$(printf '%03d' $((RANDOM % 900)))"
 	kill -9 $! 2>/dev/null || true
