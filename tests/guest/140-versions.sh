@@ -28,31 +28,31 @@ print(sum(g["name"].startswith(sys.argv[1]) and g["version"] == sys.argv[2] for 
 }
 claim "$count guests of the first version answer" answering
 is "and are of it" "$count" "$(of_version 1)"
-sum=$(cs exec "$me-g-1" -- cksum /big)
+sum=$(cs exec "$me-g-1" -- md5sum /big)
 
 # Another root beside it: the file that they read is another there.
 make_tiny "$scratch/root"
 head -c 1000 /dev/urandom >>"$scratch/root/big"
 claim "update" cs template update "$mine" --from "$scratch/root" --activate
 claim "they answer" answering
-is "their root is the one that they had" "$sum" "$(cs exec "$me-g-$count" -- cksum /big)"
+is "their root is the one that they had" "$sum" "$(cs exec "$me-g-$count" -- md5sum /big)"
 cs spawn "$mine" --name "$me-new" >/dev/null
 is "a new guest is of the new version" 2 "$(field "$me-new" version)"
 claim "rollback" cs template rollback "$mine"
 cs spawn "$mine" --name "$me-old" --wait >/dev/null
 is "then a new guest is of the first, and goes on from its saved machine" "$sum" \
-	"$(cs exec "$me-old" -- cksum /big)"
+	"$(cs exec "$me-old" -- md5sum /big)"
 claim "an update of the command line" cs template update "$mine" --append quiet --activate
 claim "prune" cs template prune "$mine" --keep 1
 is "what guests have stays" '1 2 3' "$(cs template versions "$mine" --quiet | xargs)"
 claim "they answer still" answering
 eventually 200 cs ping "$me-new"
-other=$(cs exec "$me-new" -- cksum /big)
+other=$(cs exec "$me-new" -- md5sum /big)
 claim "the guest of the second version reads the second" test "$other" != "$sum"
 is "a guest stopped and started keeps its version" "$sum" "$(
 	cs stop --time 2 "$me-old" >/dev/null
 	cs start --wait "$me-old" >/dev/null
-	cs exec "$me-old" -- cksum /big
+	cs exec "$me-old" -- md5sum /big
 )"
 cs remove --force "$me-new" "$me-old"
 claim "prune, when they are gone" cs template prune "$mine" --keep 1
