@@ -475,10 +475,13 @@ static void *give_answer(void *arg)
 	struct world *w = ((void **)arg)[0];
 	const char *text = ((void **)arg)[1];
 	int fd = accept(w->listen_fd, NULL, NULL);
-	char line[64];
+	char byte = 0;
 
-	if (fd < 0 || recv(fd, line, sizeof(line), 0) < 0)
+	if (fd < 0)
 		return NULL;
+	/* All of the question: what is left unread when it is closed resets the connection. */
+	while (byte != '\n' && recv(fd, &byte, 1, 0) == 1)
+		;
 	send(fd, text, strlen(text), MSG_NOSIGNAL);
 	close(fd);
 	return NULL;
