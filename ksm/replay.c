@@ -5,10 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PAGE    4096
-#define COST_NS 1900.0
-#define SKIP_NS 50.0 /* of a page that smart_scan leaves out */
-#define LOTS    1024
+#define PAGE        4096
+#define COST_MIN_NS 100.0 /* no host is faster, and a model of one would not end */
+#define PAGES_MIN   256   /* fewer are no guest */
+#define COST_NS     1900.0
+#define SKIP_NS     50.0 /* of a page that smart_scan leaves out */
+#define LOTS        1024
 #define SMART_FROM                                                                                 \
 	3 /* visits for nothing, after which smart_scan leaves a page out now and then             \
 	   */
@@ -154,7 +156,7 @@ static void visit(struct model *m, struct lot *lot, bool smart)
 static void scan(struct model *m, struct cs_ksm_setting *set, double ns)
 {
 	m->budget_ns += ns;
-	while (m->n && m->budget_ns > 0 && total_of(m) >= 1) {
+	while (m->n && m->budget_ns > 0 && total_of(m) >= PAGES_MIN) {
 		struct lot *lot = &m->lot[m->at];
 		/* What is merged is looked at in each pass, the rest perhaps left out. */
 		const double part = lot->skips && lot->pages > 0 ? lot->merged / lot->pages : 1;
@@ -251,6 +253,8 @@ static int learn(const struct cs_ksm_trace *trace, struct model *m, struct cs_er
 	us = (double)(last->ksmd_us - first->ksmd_us);
 	if (scanned > 10000 && us > 0)
 		m->cost_ns = us * 1000 / scanned;
+	if (m->cost_ns < COST_MIN_NS)
+		m->cost_ns = COST_MIN_NS;
 	return 0;
 }
 
