@@ -191,12 +191,13 @@ int cs_machine_cmdline(const struct cs_machine *machine, char *text, size_t byte
 	/* A reset is a triple fault, and so is a panic. noreplace-smp: on one CPU the kernel would
 	 * take the LOCK prefixes out of its text, and so own a copy of nearly every page of it that
 	 * all guests could share. vm.stat_interval: counters are folded each second
-	 * otherwise, which wakes a guest for as long as they move. Each word is compared with every
-	 * parameter of the kernel, eight times over: what only a distribution's kernel has (PCI,
-	 * ports to look at) is told only to that. */
+	 * otherwise, which wakes a guest for as long as they move. That is also what shrinks the
+	 * CPUs' lists of free pages, which are never reported: so they are kept short. Each word is
+	 * compared with every parameter of the kernel, eight times over: what only a distribution's
+	 * kernel has (PCI, ports to look at) is told only to that. */
 	append(text, bytes, &used,
 	       "console=hvc0 quiet reboot=t panic=-1 tsc=reliable noreplace-smp "
-	       "sysctl.vm.stat_interval=600%s%s",
+	       "sysctl.vm.stat_interval=600 sysctl.vm.percpu_pagelist_high_fraction=512%s%s",
 	       boot->stock_kernel
 		       ? " pci=off no_timer_check i8042.nokbd i8042.noaux 8250.nr_uarts=0"
 		       : "",

@@ -210,7 +210,7 @@ my_guests() {
 }
 
 cleanup() {
-	local rc=$? guest pid left='' my_pids
+	local rc=$? guest pid left='' loops='' my_pids
 
 	trap - EXIT
 	set +e
@@ -230,7 +230,13 @@ cleanup() {
 	flock -u 9
 	if flock -n -x 9; then
 		unmount_store || left+=" a mount of $store that something holds"
-		[ -z "$(losetup -j "$store.img" 2>/dev/null)" ] || left+=" loop device $(losetup -j "$store.img")"
+		# It goes when its last user does, which may be somebody who only looks at devices.
+		for _ in {1..50}; do
+			loops=$(losetup -j "$store.img" 2>/dev/null)
+			[ -n "$loops" ] || break
+			sleep 0.2
+		done
+		[ -z "$loops" ] || left+=" loop device $loops"
 	fi
 	if [ -n "$left" ]; then
 		echo "NOT OK: left behind:$left"
