@@ -123,7 +123,8 @@ static void drop_unseen(struct cs_ksm_guests *g)
 			g->v[kept++] = g->v[i];
 	}
 	g->n = g->sorted = kept;
-	qsort(g->v, g->n, sizeof(*g->v), by_pid);
+	if (kept) /* without any there is no array */
+		qsort(g->v, g->n, sizeof(*g->v), by_pid);
 }
 
 struct looking {
