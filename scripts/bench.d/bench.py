@@ -70,7 +70,8 @@ def answer(options, names, how):
             if said != "here":
                 raise Failure(f"guest '{name}' answered '{said}', not 'here'")
         else:
-            clearstore(options, "ping", name)
+            # Guests that have just woken are busy for a while, all of them at once.
+            clearstore(options, "ping", "--timeout", "60", name)
 
 
 def processes(pids):
