@@ -163,8 +163,10 @@ static int place_fsdax(const char *id, const char *place, const struct cs_media_
 	if (dirfd < 0)
 		return dirfd;
 	r = fill(dirfd, path, piece, &fd, err);
-	if (r < 0)
+	if (r < 0) {
+		rmdir(path); /* when it was made for this, it is empty */
 		return r;
+	}
 	if (fstat(fd, &st) < 0)
 		return cs_fail_errno(err, errno, "'%s'", path);
 	part->media = CS_MEDIA_FSDAX;

@@ -90,14 +90,13 @@ int cs_pool_grow(const char *root, uint64_t bytes, struct cs_err *err)
 		return root_fd;
 	if (fstat(image, &st) < 0)
 		return cs_fail_errno(err, errno, "'%s'", place.image);
-	bytes = cs_align_down(bytes, CS_MIB);
-	if (bytes < (uint64_t)st.st_size)
+	if (cs_align_down(bytes, CS_MIB) < (uint64_t)st.st_size)
 		return cs_fail(err, EINVAL,
 			       "size of %s: the store has %s, and can only grow (what it does not "
 			       "need it gives back: clearstore store trim)",
 			       cs_format_bytes(bytes, wants),
 			       cs_format_bytes((uint64_t)st.st_size, has));
-	if (ftruncate(image, (off_t)bytes) < 0 || fsync(image) < 0)
+	if (ftruncate(image, (off_t)cs_align_down(bytes, CS_MIB)) < 0 || fsync(image) < 0)
 		return cs_fail_errno(err, errno, "'%s': cannot be so large", place.image);
 	r = follow(image, root_fd, err);
 	return r < 0 ? cs_fail_in(err, r, "store '%s'", root) : 0;
