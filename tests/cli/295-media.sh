@@ -16,7 +16,7 @@ mkdir "$scratch/plain"
 fails 1 'is not on DAX' template add web --from "$scratch/root" --media "fsdax:$scratch/plain"
 fails 1 "cannot make '$scratch/none/clearstore-" template add web --from "$scratch/root" --media "fsdax:$scratch/none"
 fails 1 "media 'tape'" template add web --from "$scratch/root" --media tape
-claim "what was refused left nothing" [ -z "$(find "$scratch/plain" -type f)" ]
+is "what was refused left nothing" "" "$(find "$scratch/plain" -mindepth 1)"
 cs template add web --from "$scratch/root" --media file
 is "file is the store" 0 "$rc"
 fails 2 '--media: not given' template move web
