@@ -109,20 +109,25 @@ static _Noreturn void fail(struct monitor *m, const struct cs_err *err)
  * since 6.12 takes the length in this place, an older one ignores it. */
 static void take_long_turns(const struct cs_host_kvm *kvm)
 {
-	struct {
+	/* struct sched_attr of its first version; its header and libc's do not go together. */
+	const struct {
 		uint32_t size, policy;
 		uint64_t flags;
 		int32_t nice;
 		uint32_t priority;
 		uint64_t runtime, deadline, period;
-	} attr = { .size = 48, .policy = SCHED_OTHER, .runtime = TURN_NS };
+	} attr = {
+		.size = sizeof(attr),
+		.policy = SCHED_OTHER,
+		.nice = getpriority(PRIO_PROCESS, 0),
+		.runtime = TURN_NS,
+	};
 	struct cs_host_kvm_info info;
 
 	cs_host_kvm_info(kvm, &info);
-	if (!info.standard) {
-		attr.nice = getpriority(PRIO_PROCESS, 0);
+	/* Whoever gave it another policy knows better. */
+	if (!info.standard && sched_getscheduler(0) == SCHED_OTHER)
 		syscall(SYS_sched_setattr, 0, &attr, 0);
-	}
 }
 
 /* ---- the guest's folder -------------------------------------------------------------------- */
