@@ -130,7 +130,7 @@ static void drop_unseen(struct cs_ksm_guests *g)
 struct looking {
 	struct cs_ksm_guests *g;
 	const struct cs_ksm_sample *now;
-	unsigned added;
+	size_t added;
 };
 
 /* 1: enough for one look. */
@@ -138,14 +138,18 @@ static int on_running(void *arg, pid_t pid, const char *name)
 {
 	struct looking *looking = arg;
 	struct guest *guest = find(looking->g, pid);
+	const size_t had = looking->g->n;
+	int r;
 
 	if (guest && strcmp(guest->name, name) == 0) {
 		guest->seen = true;
 		return 0;
 	}
-	if (looking->added++ == NEW_MAX)
+	if (looking->added == NEW_MAX)
 		return 1;
-	return add(looking->g, pid, name, looking->now);
+	r = add(looking->g, pid, name, looking->now);
+	looking->added += looking->g->n - had;
+	return r;
 }
 
 static int scan(struct cs_ksm_guests *g, const struct cs_ksm_sample *now, struct cs_err *err)
@@ -316,8 +320,10 @@ int cs_ksm_guests_look(struct cs_ksm_guests *g, const struct cs_ksm_sample *now,
 		r = scan(g, now, err);
 		if (r < 0)
 			return r;
-		choose_domain(g);
-		if (!g->spec.only_look) {
+		/* Those that were not taken in yet may be enrolled, and of another domain. */
+		if (g->scanned_ms == now->at_ms)
+			choose_domain(g);
+		if (g->scanned_ms == now->at_ms && !g->spec.only_look) {
 			settle(g, now);
 			judge(g, now);
 		}

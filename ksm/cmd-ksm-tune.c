@@ -145,6 +145,8 @@ static int open_stop(struct session *s, struct cs_err *err)
 {
 	sigset_t set;
 
+	/* Who reads what we say may go: KSM's settings are still to be put back. */
+	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
@@ -159,7 +161,7 @@ static int open_trace(struct session *s, struct cs_err *err)
 {
 	if (!s->o->trace)
 		return 0;
-	s->spec.trace_fd = open(s->o->trace, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	s->spec.trace_fd = open(s->o->trace, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
 	return s->spec.trace_fd < 0
 		       ? cs_fail_errno(err, errno, "cannot write the trace '%s'", s->o->trace)
 		       : 0;
@@ -184,10 +186,11 @@ static int open_kernel(struct session *s, struct cs_err *err)
 				"put back\n");
 	if (r == 0)
 		r = cs_ksm_read(s->ksm, &setting, err);
+	/* The same values: a tuner that may not set them says so now, with nothing to be put back.
+	 */
 	if (r == 0)
-		r = cs_ksm_keep_save(s->keep, &setting, err);
-	/* The same values: a tuner that may not set them says so now. */
-	return r < 0 ? r : cs_ksm_may_set(s->ksm, err);
+		r = cs_ksm_may_set(s->ksm, err);
+	return r < 0 ? r : cs_ksm_keep_save(s->keep, &setting, err);
 }
 
 static void say_missing(struct session *s)
@@ -219,11 +222,16 @@ static int session_open(const struct tune_options *o, struct cs_store *store, st
 	if (r == 0)
 		r = open_stop(s, err);
 	if (r == 0)
-		r = open_kernel(s, err);
-	if (r == 0)
 		r = open_trace(s, err);
 	if (r == 0)
 		r = cs_ksm_guests_create(&guests, &s->guests, err);
+	/* Last: what fails behind it would leave KSM's settings to be put back. */
+	if (r == 0)
+		r = open_kernel(s, err);
+	/* Not before it is certain that no other tuner writes to it. */
+	if (r == 0 && s->spec.trace_fd >= 0 && ftruncate(s->spec.trace_fd, 0) < 0 &&
+	    errno != EINVAL)
+		r = cs_fail_errno(err, errno, "cannot write the trace '%s'", o->trace);
 	if (r < 0)
 		return r;
 	cs_pressure_open(s->paths.proc, STALL_US, WINDOW_US, &s->spec.pressure_fd);

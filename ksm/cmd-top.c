@@ -412,7 +412,7 @@ static int run(const struct cs_globals *globals, void *options, struct cs_err *e
 	if (r < 0)
 		return r;
 	if (o->sort) {
-		v.top.by = cs_top_column_of(o->sort[0]);
+		v.top.by = cs_top_column_named(o->sort);
 		if (v.top.by == CS_TOP_COLUMNS)
 			return cs_fail(err, EINVAL,
 				       "sort '%.20s': not name, u (CPU), cost, private, merged, "

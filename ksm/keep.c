@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 
 #include "store/base/io.h"
 #include "store/base/num.h"
@@ -19,6 +20,7 @@
 
 struct cs_ksm_keep {
 	int dirfd, lock_fd;
+	bool locked; /* by us: the pid in it is ours */
 	char boot[BOOT_ROOM];
 };
 
@@ -80,14 +82,16 @@ static int lock(struct cs_ksm_keep *keep, const char *dir, struct cs_err *err)
 	char text[16];
 	int pid;
 
-	keep->lock_fd = openat(keep->dirfd, LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-	if (keep->lock_fd < 0)
+	/* Whoever can lock it is believed to be the tuner, and ended by ksm off: nobody but us. */
+	keep->lock_fd = openat(keep->dirfd, LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (keep->lock_fd < 0 || fchmod(keep->lock_fd, 0600) < 0)
 		return denied(errno, dir, err);
 	if (flock(keep->lock_fd, LOCK_EX | LOCK_NB) < 0) {
 		pid = holder_of(keep->lock_fd);
 		return cs_fail(err, EBUSY, "another tuner runs (process %d): there is one a host",
 			       pid);
 	}
+	keep->locked = true;
 	snprintf(text, sizeof(text), "%d\n", (int)getpid());
 	if (ftruncate(keep->lock_fd, 0) < 0 ||
 	    pwrite(keep->lock_fd, text, strlen(text), 0) != (ssize_t)strlen(text))
@@ -236,6 +240,9 @@ struct cs_ksm_keep *cs_ksm_keep_free(struct cs_ksm_keep *keep)
 {
 	if (!keep)
 		return NULL;
+	/* The number will be another process's. */
+	if (keep->locked && ftruncate(keep->lock_fd, 0) < 0)
+		keep->locked = false;
 	cs_fd_closep(&keep->lock_fd);
 	cs_fd_closep(&keep->dirfd);
 	free(keep);

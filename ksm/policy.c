@@ -281,7 +281,7 @@ static void set_rate(const struct cs_ksm_sample *now, const struct cs_ksm_limits
 	if (pressed)
 		permille = limits->pressure_permille;
 	else if (mind->credit_us > 0)
-		permille = limits->burst_permille;
+		permille = most(limits->burst_permille, limits->budget_permille);
 	permille = least(most(permille, 1), 950);
 	ret->sleep_ms = SLEEP_MS;
 	batch_ns = SLEEP_MS * 1000000 * permille / (1000 - permille);

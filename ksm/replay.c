@@ -216,10 +216,11 @@ static int check(const struct cs_ksm_trace *trace, struct cs_err *err)
 	for (size_t i = 0; i < trace->n; i++) {
 		const struct cs_ksm_sample *s = &trace->row[i].seen;
 
-		if (s->enrolled_bytes > BYTES_MAX || s->anon_bytes > BYTES_MAX ||
-		    s->total_bytes > BYTES_MAX || s->available_bytes > BYTES_MAX ||
-		    cs_ksm_saved_pages(s) > BYTES_MAX || s->pages_scanned > COUNT_MAX ||
-		    s->ksmd_us > COUNT_MAX || s->some_us > COUNT_MAX || s->cow_ksm > COUNT_MAX)
+		if (s->at_ms > COUNT_MAX || s->enrolled_bytes > BYTES_MAX ||
+		    s->anon_bytes > BYTES_MAX || s->total_bytes > BYTES_MAX ||
+		    s->available_bytes > BYTES_MAX || cs_ksm_saved_pages(s) > BYTES_MAX ||
+		    s->pages_scanned > COUNT_MAX || s->ksmd_us > COUNT_MAX ||
+		    s->some_us > COUNT_MAX || s->cow_ksm > COUNT_MAX)
 			return cs_fail(err, EINVAL, "trace: row %zu has a figure beyond any host's",
 				       i + 1);
 	}

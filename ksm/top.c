@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "store/base/num.h"
 
@@ -36,6 +37,17 @@ enum cs_top_column cs_top_column_of(int letter)
 			return c;
 	}
 	return CS_TOP_COLUMNS;
+}
+
+enum cs_top_column cs_top_column_named(const char *word)
+{
+	if (word[0] && !word[1])
+		return cs_top_column_of(word[0]);
+	for (enum cs_top_column c = CS_TOP_NAME; c < CS_TOP_COLUMNS; c++) {
+		if (strcasecmp(word, columns[c].title) == 0)
+			return c;
+	}
+	return strcasecmp(word, "cpu") == 0 ? CS_TOP_CPU : CS_TOP_COLUMNS;
 }
 
 static uint64_t bytes_of(const struct cs_top_row *row, enum cs_top_column column)

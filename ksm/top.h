@@ -25,6 +25,8 @@ enum cs_top_column {
 const char *cs_top_title(enum cs_top_column column);
 /* By its first letter, in either case; CS_TOP_COLUMNS: none has it. */
 enum cs_top_column cs_top_column_of(int letter);
+/* By that letter, or by the title ("cpu" will do for the one of CPU time). CS_TOP_COLUMNS: none. */
+enum cs_top_column cs_top_column_named(const char *word);
 
 struct cs_top_row {
 	char name[64];

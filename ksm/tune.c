@@ -58,7 +58,8 @@ static int decide(struct tune *t, struct cs_err *err)
 	int r;
 
 	t->spec->policy->decide(&t->before, &t->now, &t->set, &t->spec->limits, &t->mind, &want);
-	if (memcmp(&want, &t->set, sizeof(want)) != 0) {
+	/* While it is to scan also what others have set meanwhile: only what differs is written. */
+	if (want.run == 1 || memcmp(&want, &t->set, sizeof(want)) != 0) {
 		r = cs_ksm_apply(t->spec->ksm, &want, err);
 		if (r < 0)
 			return r;

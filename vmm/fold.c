@@ -211,6 +211,11 @@ static void step(void *arg, uint32_t events)
 		finish(fold, &err);
 		return;
 	}
+	/* Somebody else has it stand still (a park): it is not ours to let go. */
+	if (fold->machine->parking) {
+		cs_timer_set(fold->timer, RETRY_MS);
+		return;
+	}
 	more = fold->n < BATCH && look(fold);
 	if (fold->n && (fold->n == BATCH || !more))
 		wait_ms = stop_and_drop(fold);

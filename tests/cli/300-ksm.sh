@@ -137,6 +137,9 @@ done
 fails 2 "do not go together" ksm tune --domain a --all-domains
 fails 2 "no trace given" ksm replay
 fails 1 "cannot write the trace" ksm tune --trace "$scratch/no/such" --root "$root"
+is "one that could not begin leaves nothing to put back" "" "$(find "$root/run/clearstore" -name ksm.saved)"
+is "nobody else can hold the tuner's lock" 600 "$(stat -c %a "$root/run/clearstore/ksm.lock")"
+is "and it names nobody who has ended" 0 "$(stat -c %s "$root/run/clearstore/ksm.lock")"
 printf 'format 1\nboot 1234-5678\nrun ?\n' >"$root/run/clearstore/ksm.saved"
 fails 1 "is broken" ksm tune --once --root "$root"
 

@@ -183,6 +183,11 @@ static void test_letters(void **state)
 	assert_int_equal(cs_top_column_of('c'), CS_TOP_COST);
 	assert_int_equal(cs_top_column_of('U'), CS_TOP_CPU);
 	assert_int_equal(cs_top_column_of('x'), CS_TOP_COLUMNS);
+	assert_int_equal(cs_top_column_named("c"), CS_TOP_COST);
+	assert_int_equal(cs_top_column_named("cpu"), CS_TOP_CPU);
+	assert_int_equal(cs_top_column_named("Merged"), CS_TOP_MERGED);
+	assert_int_equal(cs_top_column_named("size"), CS_TOP_COLUMNS);
+	assert_int_equal(cs_top_column_named(""), CS_TOP_COLUMNS);
 	for (enum cs_top_column a = CS_TOP_NAME; a < CS_TOP_COLUMNS; a++) /* none twice */
 		assert_int_equal(cs_top_column_of(cs_top_title(a)[0]), a);
 }

@@ -154,7 +154,7 @@ static void start(struct world *w)
 		;
 }
 
-/* Memory is short all of a sudden: it scans within a second, without being woken by anything. */
+/* Memory is short all of a sudden: it scans, without being woken by anything. */
 static void test_pressure(void **state)
 {
 	struct world *w = *state;
@@ -165,7 +165,10 @@ static void test_pressure(void **state)
 	__atomic_store_n(&w->guests_mib, 100, __ATOMIC_SEQ_CST);
 	assert_true(until(w, true, 300) >= 300);
 	put_memory(w->scratch, "100000");
-	assert_in_range(until(w, true, 5000), 0, 1000);
+	assert_true(until(w, true, 30000) < 30000);
+	/* Somebody switches it off meanwhile: that is not ours to believe. */
+	scratch_write(w->scratch->fd, "ksm/run", "0\n");
+	assert_true(until(w, true, 30000) < 30000);
 	stop(w);
 	assert_int_equal(w->result, 0);
 }
@@ -179,7 +182,7 @@ static void test_idle(void **state)
 	start(w);
 	nanosleep(&nap, NULL);
 	assert_false(runs(w));
-	assert_in_range(__atomic_load_n(&w->decisions, __ATOMIC_SEQ_CST), 3, 6);
+	assert_in_range(__atomic_load_n(&w->decisions, __ATOMIC_SEQ_CST), 1, 6);
 	stop(w);
 	assert_int_equal(w->result, 0);
 }
@@ -221,7 +224,7 @@ static void test_once(void **state)
 
 	w->spec.once = true;
 	assert_int_equal(cs_tune_run(&w->spec, &w->err), 0); /* nothing to look at */
-	assert_in_range(now_ms() - from, 4000, 8000);
+	assert_true(now_ms() - from >= 4000);
 	assert_false(runs(w));
 }
 
