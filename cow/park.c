@@ -284,8 +284,10 @@ int cs_parked_check(struct cs_store *store, const char *guest, struct cs_err *er
 	r = cs_guest_open(store, guest, &dirfd, err);
 	if (r < 0)
 		return r;
+	/* Whoever wakes it takes the ticket first. */
 	if (open_parked(dirfd, &parked, &seal) < 0)
-		r = broken(err);
+		r = cs_parked_there(dirfd) ? broken(err)
+					   : cs_fail(err, EBUSY, "is being woken by another");
 	if (r == 0)
 		r = cs_digest_file(parked.state_fd, seal.bytes, NULL, digest, err);
 	if (r == 0 && strcmp(digest, seal.digest) != 0)
@@ -310,8 +312,9 @@ int cs_parked_forget(int dirfd, bool sync, struct cs_err *err)
 		if (r < 0)
 			return cs_fail_errno(err, r, "cannot forget its ticket");
 	}
-	r = cs_remove_tree_at(dirfd, PARKED);
-	return r < 0 ? cs_fail_errno(err, r, "cannot delete what was parked") : 0;
+	/* Without its ticket it is nothing: the next park, or the guest's end, takes it away. */
+	cs_remove_tree_at(dirfd, PARKED);
+	return 0;
 }
 
 int cs_parked_drop(struct cs_store *store, const char *guest, struct cs_err *err)

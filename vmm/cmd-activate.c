@@ -32,6 +32,7 @@
 /* Behind a sign that something was parked: its monitor has ended by then. And without any sign, for
  * those that were missed. */
 #define SETTLE_MS 300
+#define ENDING_MS 30000 /* as long as a monitor that is parked may take to end */
 #define LOOK_MS   60000
 #define NAP_NS    100000000
 #define DIAL_MS   5000
@@ -279,7 +280,7 @@ static int wait_once(struct activator *a, int timeout_ms, bool *ret_noticed)
 
 static int serve_all(struct activator *a)
 {
-	uint64_t next = 0;
+	uint64_t next = 0, until = 0; /* (until): monitors may still be ending */
 	bool noticed;
 	int r = 0;
 
@@ -288,10 +289,12 @@ static int serve_all(struct activator *a)
 
 		if (now >= next) {
 			r = look(a);
-			next = cs_cmd_now_ms() + LOOK_MS;
+			next = cs_cmd_now_ms() + (now < until ? SETTLE_MS : LOOK_MS);
 			continue;
 		}
 		r = wait_once(a, (int)(next - now), &noticed);
+		if (noticed)
+			until = cs_cmd_now_ms() + ENDING_MS;
 		if (noticed && next > cs_cmd_now_ms() + SETTLE_MS)
 			next = cs_cmd_now_ms() + SETTLE_MS;
 	}

@@ -454,7 +454,8 @@ static void start_all(struct cs_spawner *s)
 	while (s->settled < s->started && !s->interrupted)
 		await(s);
 	for (size_t i = 0; i < s->started && s->interrupted; i++) {
-		if (s->guests[i].state == CS_SPAWN_STARTED)
+		/* One that was parked may have forgotten that by now: it goes on waking. */
+		if (s->guests[i].state == CS_SPAWN_STARTED && s->card->state != CS_GUEST_PARKED)
 			cs_spawner_take_back(s->store, &s->guests[i]);
 	}
 }

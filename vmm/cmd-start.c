@@ -67,10 +67,17 @@ static int start_guest(struct cs_store *store, const struct cs_host_kvm *kvm,
 		return r;
 	spawner.template = template;
 	snprintf(guest.name, sizeof(guest.name), "%s", card->guest);
-	return cs_spawner_run(&spawner, err);
+	r = cs_spawner_run(&spawner, err);
+	/* The ways out of a template's saved machine are none of a guest's own. */
+	if (r == -ESTALE && card->state == CS_GUEST_PARKED)
+		return cs_fail(err, ESTALE,
+			       "guest '%s': was parked by another clearstore or on another kind of "
+			       "host (wake it there; clearstore stop forgets it)",
+			       card->guest);
+	return r;
 }
 
-/* Another is waking it: until it answers, as if we had done it. */
+/* It is being woken, by us or by another: until it answers, but not for ever. */
 static int wait_awake(struct cs_store *store, const char *name, struct cs_cmd_guest *ret,
 		      struct cs_err *err)
 {
@@ -114,10 +121,8 @@ int cs_cmd_guest_awake(struct cs_store *store, const char *name, struct cs_cmd_g
 	cs_fd_closep(&guest.dirfd);
 	r = cs_spawner_kvm_open(&kvm, err);
 	if (r == 0)
-		r = start_guest(store, kvm, guest.card, true, err);
-	if (r == -EBUSY)
-		return wait_awake(store, name, ret, err);
-	return r < 0 ? r : cs_cmd_guest_running(store, name, ret, err);
+		r = start_guest(store, kvm, guest.card, false, err);
+	return r < 0 && r != -EBUSY ? r : wait_awake(store, name, ret, err);
 }
 
 /* (restarted): those that ran were just stopped. */

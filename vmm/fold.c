@@ -211,9 +211,10 @@ static void step(void *arg, uint32_t events)
 		finish(fold, &err);
 		return;
 	}
-	/* Somebody else has it stand still (a park): it is not ours to let go. */
+	/* A park has it stand still: it is not ours to let go. */
 	if (fold->machine->parking) {
-		cs_timer_set(fold->timer, RETRY_MS);
+		cs_fail(&err, EBUSY, "it is being parked");
+		finish(fold, &err);
 		return;
 	}
 	more = fold->n < BATCH && look(fold);

@@ -102,6 +102,8 @@ static int stop_by_agent(struct cs_machine *machine, enum cs_wire_stop how, uint
 
 	if (machine->paused)
 		return cs_fail(err, EBUSY, "it is paused (resume it, or kill it)");
+	if (machine->parking)
+		return cs_fail(err, EBUSY, "it is being parked (try again)");
 	if (machine->agent_gone)
 		return cs_fail(err, ENOTCONN, "its agent is gone (kill it)");
 	r = cs_agent_stop(machine->agent, how, grace_ms);

@@ -250,7 +250,7 @@ static int read_entry(struct reader *reader, const struct entry *entry)
 /* All that is there hangs together: sizes add up, and no entry leaves the memory. */
 static int check(const struct head *head, const struct entry *entry)
 {
-	uint64_t data = 0;
+	uint64_t data = 0, all = 0;
 
 	for (uint32_t i = 0; i < head->entries; i++) {
 		const uint64_t bytes = entry[i].pages * CS_PAGE_BYTES;
@@ -258,6 +258,9 @@ static int check(const struct head *head, const struct entry *entry)
 		if (entry[i].kind > ZEROES || !entry[i].pages || entry[i].offset % CS_PAGE_BYTES ||
 		    entry[i].offset > head->memory_bytes ||
 		    bytes > head->memory_bytes - entry[i].offset)
+			return -EBADMSG;
+		all += bytes;
+		if (all > 2 * head->memory_bytes)
 			return -EBADMSG;
 		data += entry[i].kind == ZEROES ? 0 : bytes;
 	}
@@ -281,6 +284,10 @@ static int read_index(int fd, const struct cs_ram *ram, struct head *head, struc
 	if (head->data_bytes % CS_PAGE_BYTES || head->data_bytes > INT64_MAX / 2 ||
 	    (uint64_t)st.st_size != DATA_OFFSET + head->data_bytes + head->entries * sizeof(*entry))
 		return cs_fail(err, EBADMSG, "its parked memory is broken: not of its size");
+	/* A page may be in it twice; more is not what a monitor writes, and would keep who reads it
+	 * busy. */
+	if (head->entries > 2 * (head->memory_bytes / CS_PAGE_BYTES))
+		return cs_fail(err, EBADMSG, "its parked memory is broken: too many entries");
 	entry = malloc(head->entries * sizeof(*entry) + 1);
 	if (!entry)
 		return cs_fail_errno(err, ENOMEM, "cannot read its memory");

@@ -187,9 +187,11 @@ static void let_go(struct cs_snapshot *s)
 	struct cs_machine *machine = s->machine;
 
 	/* Whoever took the picture may put it where the next start finds it, now or later: it is no
-	 * longer what this guest is. When that cannot be said, the guest must not go on. */
+	 * longer what this guest is. When that cannot be said, the guest must not go on; but while
+	 * it is written nobody has been told that there is a picture. */
 	if (s->fd[TICKET] >= 0 && s->stage >= STAGE_WRITING && !machine->ended &&
-	    (ftruncate(s->fd[TICKET], 0) < 0 || fdatasync(s->fd[TICKET]) < 0))
+	    (ftruncate(s->fd[TICKET], 0) < 0 || fdatasync(s->fd[TICKET]) < 0) &&
+	    s->stage == STAGE_HELD)
 		cs_machine_end(machine, CS_STOP_REQUEST);
 	cs_machine_unpark(machine);
 	cs_agent_thaw(machine->agent);
