@@ -125,7 +125,7 @@ static const struct cs_column columns[] = {
 	{ "saved_bytes", "SAVED", CS_CELL_BYTES },
 	{ "merged_bytes", "OF MERGED", CS_CELL_BYTES },
 	{ "zero_bytes", "OF ZERO PAGES", CS_CELL_BYTES },
-	{ "profit_bytes", "PROFIT", CS_CELL_TEXT },
+	{ "profit", "PROFIT", CS_CELL_TEXT },
 	{ "kept_bytes", "KEPT FOR ALL", CS_CELL_BYTES },
 	{ "unshared_bytes", "UNIQUE", CS_CELL_BYTES },
 	{ "volatile_bytes", "CHANGING", CS_CELL_BYTES },
@@ -175,7 +175,7 @@ static void fill_sample(struct cs_report *report, const struct cs_ksm_sample *s)
 		 cs_format_bytes(s->profit_bytes < 0 ? -(uint64_t)s->profit_bytes
 						     : (uint64_t)s->profit_bytes,
 				 text));
-	cs_report_text(report, "profit_bytes", profit);
+	cs_report_text(report, "profit", profit);
 }
 
 static void fill_setting(struct cs_report *report, const struct cs_ksm_setting *s)

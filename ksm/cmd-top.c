@@ -77,6 +77,7 @@ struct viewer {
 	size_t first, shown; /* rows on the screen */
 	size_t cpu_at;       /* whose turn it is */
 	size_t added;
+	bool everything; /* all guests at each look, however long that takes: for one table */
 	int64_t delay_ms;
 	uint64_t saved_bytes;
 	double stalled_percent;
@@ -105,7 +106,7 @@ static int on_running(void *arg, pid_t pid, const char *name)
 		row->seen = true;
 		return 0;
 	}
-	if (v->added >= NEW_MAX)
+	if (v->added >= NEW_MAX && !v->everything)
 		return 0;
 	v->added++;
 	if (cs_card_load(v->store, name, &card, NULL) < 0 || card->state != CS_GUEST_RUNNING ||
@@ -154,8 +155,7 @@ static void read_host(struct viewer *v, int64_t now)
 	}
 }
 
-/* (everything): also what takes long. */
-static int look(struct viewer *v, bool everything, struct cs_err *err)
+static int look(struct viewer *v, struct cs_err *err)
 {
 	const int64_t now = (int64_t)cs_cmd_now_ms();
 	const uint64_t end_us = cs_cmd_now_us() + (uint64_t)v->delay_ms * 1000 / METER_PART;
@@ -171,9 +171,9 @@ static int look(struct viewer *v, bool everything, struct cs_err *err)
 	cs_top_end(&v->top);
 	for (size_t i = 0; i < v->shown && v->first + i < v->top.n; i++)
 		read_cpu(v, &v->top.row[v->first + i], now);
-	for (size_t i = 0; i < v->top.n && i < CPU_MAX; i++)
+	for (size_t i = 0; i < v->top.n && (i < CPU_MAX || v->everything); i++)
 		read_cpu(v, &v->top.row[v->cpu_at++ % v->top.n], now);
-	while ((everything || cs_cmd_now_us() < end_us) &&
+	while ((v->everything || cs_cmd_now_us() < end_us) &&
 	       (row = cs_top_due(&v->top, v->first, v->shown, now, STALE_MS)) != NULL)
 		read_memory(row, now);
 	read_host(v, now);
@@ -345,7 +345,7 @@ static int view(struct viewer *v, struct cs_err *err)
 	while (r == 0) {
 		const int64_t until_ms = (int64_t)cs_cmd_now_ms() + v->delay_ms;
 
-		r = look(v, false, err);
+		r = look(v, err);
 		if (r < 0)
 			break;
 		draw(v);
@@ -375,12 +375,13 @@ static int print_once(const struct cs_globals *globals, struct viewer *v, struct
 	int r;
 
 	r = cs_report_open(columns, sizeof(columns) / sizeof(columns[0]), &report, err);
+	v->everything = true;
 	if (r == 0)
-		r = look(v, true, err);
+		r = look(v, err);
 	/* CPU time is told between two looks. */
 	if (r == 0) {
 		poll(NULL, 0, (int)(v->delay_ms < 1000 ? v->delay_ms : 1000));
-		r = look(v, false, err);
+		r = look(v, err);
 	}
 	for (size_t i = 0; i < v->top.n && r == 0; i++) {
 		const struct cs_top_row *row = &v->top.row[i];
