@@ -253,6 +253,19 @@ static void test_disk_reads(void **state)
 	assert_int_equal(own(w, 0), 1);
 }
 
+/* A park has the vCPUs stand still until the machine ends: nobody lets them go. */
+static void test_parked(void **state)
+{
+	struct world *w = *state;
+
+	fill(w->cow + 3 * PAGE, 'd');
+	w->machine.parking = true;
+	fold(w);
+	assert_int_equal(w->why.code, EBUSY);
+	assert_int_equal(w->stops, 0);
+	assert_true(w->machine.parking);
+}
+
 static void test_no_file(void **state)
 {
 	struct world *w = *state;
@@ -322,6 +335,7 @@ int main(void)
 		WORLD_TEST(test_boot_files),     WORLD_TEST(test_changed_meanwhile),
 		WORLD_TEST(test_disk_reads),     WORLD_TEST(test_no_file),
 		WORLD_TEST(test_many),           WORLD_TEST(test_gone),
+		WORLD_TEST(test_parked),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
