@@ -57,14 +57,15 @@ claim "and started again, from the saved machine" cs start "$me-3" --wait
 is "without what it had written" "$me-3" "$(cs exec "$me-3" -- cat /tmp/woken)"
 
 # ---- save a guest that runs, and a clone of the clone
-claim "a process counts" cs exec "$me-1" -- sh -c 'echo 0 >/tmp/n
-	(n=0; while :; do n=$((n + 1)); echo $n >/tmp/n; sleep 2; done) >/dev/null 2>&1 &'
+# It appends: a file that is written anew is empty for a moment.
+claim "a process counts" cs exec "$me-1" -- sh -c ': >/tmp/n
+	(while :; do echo >>/tmp/n; sleep 2; done) >/dev/null 2>&1 &'
 claim "a guest that runs is saved" cs save "$me-1" "$me-second"
-claim "and goes on" cs exec "$me-1" -- sh -c 'a=$(cat /tmp/n); sleep 6; [ "$(cat /tmp/n)" -gt "$a" ]'
+claim "and goes on" cs exec "$me-1" -- sh -c 'a=$(wc -l </tmp/n); sleep 6; [ "$(wc -l </tmp/n)" -gt "$a" ]'
 claim "a clone of it is spawned" cs spawn "$me-second" --name "$me-4" --wait
 is "with what it had in memory" mine "$(cs exec "$me-4" -- cat /tmp/mine)"
 is "and its own name" "$me-4" "$(cs exec "$me-4" -- hostname)"
-claim "its process counts on" cs exec "$me-4" -- sh -c 'a=$(cat /tmp/n); sleep 6; [ "$(cat /tmp/n)" -gt "$a" ]'
+claim "its process counts on" cs exec "$me-4" -- sh -c 'a=$(wc -l </tmp/n); sleep 6; [ "$(wc -l </tmp/n)" -gt "$a" ]'
 claim "the clone is saved" cs save "$me-4" "$me-third"
 claim "and cloned" cs spawn "$me-third" --name "$me-5" --wait
 is "with all that" "mine $me-5" "$(cs exec "$me-5" -- sh -c 'echo "$(cat /tmp/mine) $(hostname)"')"

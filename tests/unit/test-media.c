@@ -32,6 +32,7 @@ static const char *medium_of(struct fixture *f)
 }
 
 /* Files of this store on the medium; -1: not even a folder. */
+/* The files on the medium; -1: not even the folder for them. */
 static int on_medium(struct fixture *f)
 {
 	char id[CS_STORE_ID_TEXT], path[200];
@@ -139,7 +140,7 @@ static void test_refused(void **state)
 	spec.media = medium_of(f);
 	assert_int_equal(cs_template_add(f->store, &spec, NULL, &f->err), -EOPNOTSUPP);
 	assert_non_null(strstr(f->err.text, "not on DAX"));
-	assert_int_equal(on_medium(f), 0);
+	assert_int_equal(on_medium(f), -1);
 	assert_int_equal(fixture_dot_names(f), 0);
 	spec.media = "fsdax:/nonexistent/clearstore";
 	assert_int_equal(cs_template_add(f->store, &spec, NULL, &f->err), -ENOENT);
