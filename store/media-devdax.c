@@ -210,7 +210,7 @@ static int sweep_devdax(const char *id, const char *place, const struct cs_media
 	for (size_t i = device.table.n; i-- > 0;) {
 		const struct cs_dax_extent *extent = &device.table.extent[i];
 
-		if (strcmp(extent->owner, id) != 0 || kept->find(place, extent->offset, kept->arg))
+		if (strcmp(extent->owner, id) != 0 || kept->find(NULL, extent->offset, kept->arg))
 			continue;
 		cs_dax_table_drop(&device.table, i);
 		dropped = true;

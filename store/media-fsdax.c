@@ -179,14 +179,12 @@ static int place_fsdax(const char *id, const char *place, const struct cs_media_
 }
 
 /* Nobody holds it, no version has it: then it is a dead command's or a removed version's. */
-static void sweep_file(int dirfd, const char *path, const char *name,
-		       const struct cs_media_kept *kept)
+static void sweep_file(int dirfd, const char *name, const struct cs_media_kept *kept)
 {
-	cs_auto(cs_fd_closep) int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	char where[CS_MEDIA_WHERE + 256];
+	cs_auto(cs_fd_closep) int fd =
+		openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 
-	snprintf(where, sizeof(where), "%s/%s", path, name);
-	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && !kept->find(where, 0, kept->arg))
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && !kept->find(name, 0, kept->arg))
 		unlinkat(dirfd, name, 0);
 }
 
@@ -206,7 +204,7 @@ static int sweep_fsdax(const char *id, const char *place, const struct cs_media_
 	dir = fdopendir(dirfd);
 	while (dir && (entry = readdir(dir))) {
 		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			sweep_file(dirfd, path, entry->d_name, kept);
+			sweep_file(dirfd, entry->d_name, kept);
 	}
 	return 0;
 }

@@ -8,9 +8,12 @@
 
 #define CS_MEDIA_NAME 160 /* "<template>@<version>.<part>" */
 
-/* Is this one of ours that some version refers to? */
+/* Is this one of ours that some version refers to? A file is known by its (name) alone, an extent
+ * of a device, whose (name) is NULL, by its (offset): the way to the medium is not asked for, since
+ * one medium can be spelled in two ways, or be mounted elsewhere today. What may be another
+ * medium's is kept too long, never deleted too early. */
 struct cs_media_kept {
-	bool (*find)(const char *where, uint64_t offset, void *arg);
+	bool (*find)(const char *name, uint64_t offset, void *arg);
 	void *arg;
 };
 

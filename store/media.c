@@ -44,6 +44,19 @@ static bool is_dax_mount(const struct mntent *entry)
 	       (strncmp(found, "dax=", 4) != 0 || !strncmp(found, "dax=always", 10));
 }
 
+/* "/mnt//pmem/" is "/mnt/pmem". Links stay as they are: they may be how a device is found again
+ * under another number. */
+static void tidy(char *path)
+{
+	char *to = path;
+
+	for (const char *from = path; *from; from++) {
+		if (from[0] != '/' || (from[1] != '/' && (from[1] || to == path)))
+			*to++ = *from;
+	}
+	*to = '\0';
+}
+
 static void find_best(uint64_t bytes, struct cs_media_spec *ret)
 {
 	struct mntent *entry, room;
@@ -89,6 +102,7 @@ int cs_media_parse(const char *text, uint64_t bytes, struct cs_media_spec *ret, 
 			break;
 		spec.kind = table[i]->kind;
 		snprintf(spec.place, sizeof(spec.place), "%s", place);
+		tidy(spec.place);
 		*ret = spec;
 		return 0;
 	}
@@ -205,7 +219,7 @@ struct references {
 	struct cs_store *store;
 	const char *template;
 	struct reference {
-		char where[CS_MEDIA_WHERE];
+		char where[CS_MEDIA_WHERE]; /* begins with '/' */
 		uint64_t offset;
 	} * v;
 	size_t n;
@@ -260,12 +274,14 @@ static int add_template(const char *name, void *arg)
 	return cs_version_names(to->store, name, add_version, to, to->err);
 }
 
-static bool is_referred(const char *where, uint64_t offset, void *arg)
+static bool is_referred(const char *name, uint64_t offset, void *arg)
 {
 	const struct references *references = arg;
 
 	for (size_t i = 0; i < references->n; i++) {
-		if (references->v[i].offset == offset && !strcmp(references->v[i].where, where))
+		const struct reference *at = &references->v[i];
+
+		if (name ? !strcmp(strrchr(at->where, '/') + 1, name) : at->offset == offset)
 			return true;
 	}
 	return false;

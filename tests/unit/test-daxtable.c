@@ -213,6 +213,27 @@ static void test_device(void **state)
 	assert_int_equal(fixture_dot_names(f), 0);
 }
 
+/* One device, by two names: what lies there is not deleted over the other. */
+static void test_spelled(void **state)
+{
+	struct fixture *f = *state;
+	const char *media = device_of(f);
+	char text[500];
+
+	add_on(f, "web", media);
+	snprintf(text, sizeof(text), "devdax:%s/./dax0.0", f->scratch->path);
+	add_on(f, "db", text);
+	assert_int_equal(symlinkat("dax0.0", f->scratch->fd, "link"), 0);
+	snprintf(text, sizeof(text), "devdax:%s/link", f->scratch->path);
+	add_on(f, "mail", text);
+	check(f, "web", 2);
+	check(f, "db", 4);
+	check(f, "mail", 6);
+	assert_int_equal(cs_template_remove(f->store, "db", NULL, NULL), 0);
+	add_on(f, "next", media);
+	check(f, "next", 4);
+}
+
 static void test_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -261,6 +282,7 @@ int main(void)
 		cmocka_unit_test(test_table),
 		cmocka_unit_test(test_hostile),
 		cmocka_unit_test_setup_teardown(test_device, fixture_in_folder, fixture_remove),
+		cmocka_unit_test_setup_teardown(test_spelled, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_refused, fixture_in_folder, fixture_remove),
 	};
 

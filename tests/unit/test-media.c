@@ -224,6 +224,41 @@ static void test_sweep(void **state)
 	check_media(f, "web", CS_MEDIA_FSDAX);
 }
 
+/* One medium, however it is spelled: what lies there is not deleted over another spelling. */
+static void test_spelled(void **state)
+{
+	struct fixture *f = *state;
+	struct cs_media_spec media = { .kind = CS_MEDIA_FSDAX };
+	char text[500];
+
+	dax = true;
+	add_on(f, "web", medium_of(f));
+	snprintf(text, sizeof(text), "fsdax:/%s/./pmem//", f->scratch->path);
+	add_on(f, "db", text);
+	assert_int_equal(symlinkat("pmem", f->scratch->fd, "link"), 0);
+	snprintf(text, sizeof(text), "fsdax:%s/link", f->scratch->path);
+	add_on(f, "mail", text);
+	snprintf(media.place, sizeof(media.place), "%s/pmem/", f->scratch->path);
+	assert_int_equal(cs_media_sweep(f->store, &media, NULL), 0);
+	assert_int_equal(cs_media_sweep_all(f->store, NULL), 0);
+	check_media(f, "web", CS_MEDIA_FSDAX);
+	check_media(f, "db", CS_MEDIA_FSDAX);
+	check_media(f, "mail", CS_MEDIA_FSDAX);
+	assert_int_equal(on_medium(f), 3);
+
+	/* mounted elsewhere */
+	assert_int_equal(renameat(f->scratch->fd, "pmem", f->scratch->fd, "moved"), 0);
+	snprintf(media.place, sizeof(media.place), "%s/moved", f->scratch->path);
+	assert_int_equal(cs_media_sweep(f->store, &media, NULL), 0);
+	assert_int_equal(renameat(f->scratch->fd, "moved", f->scratch->fd, "pmem"), 0);
+	assert_int_equal(on_medium(f), 3);
+
+	assert_int_equal(cs_media_parse("fsdax:///mnt//pmem//", 0, &media, NULL), 0);
+	assert_string_equal(media.place, "/mnt/pmem");
+	assert_int_equal(cs_media_parse("fsdax:///", 0, &media, NULL), 0);
+	assert_string_equal(media.place, "/");
+}
+
 /* The memory of a machine that was saved again begins with what lies on the medium. */
 static void test_fetched(void **state)
 {
@@ -257,6 +292,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_refused, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_missing, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_sweep, fixture_in_folder, fixture_remove),
+		cmocka_unit_test_setup_teardown(test_spelled, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_fetched, fixture_in_folder, fixture_remove),
 	};
 
