@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Parts as files on ext4 or xfs that is mounted with -o dax: <place>/clearstore-<id>/<name>, mapped
- * straight from the medium, so that the host has no copy of them in its page cache. */
+/* Parts as files on ext4 or xfs that is mounted with -o dax:
+ * <place>/clearstore-<id>/<name>.<random>, mapped straight from the medium, so that the host has no
+ * copy of them in its page cache. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -118,14 +119,28 @@ static int make_file(int dirfd, const char *name, int *ret)
 	return -EBUSY;
 }
 
-static int fill(int dirfd, const char *path, const struct cs_media_piece *piece, int *ret,
-		struct cs_err *err)
+/* Under a name that no file there ever had: one that was (piece)'s may by now be the only copy of
+ * another template, which was made of that one and outlived it. */
+static int make_name(const struct cs_media_piece *piece, char ret[CS_MEDIA_NAME],
+		     struct cs_err *err)
+{
+	uint32_t random;
+
+	if (getentropy(&random, sizeof(random)) < 0)
+		return cs_fail_errno(err, errno, "no random numbers");
+	if (snprintf(ret, CS_MEDIA_NAME, "%s.%08x", piece->name, random) >= CS_MEDIA_NAME)
+		return cs_fail(err, ENAMETOOLONG, "'%.200s': too long", piece->name);
+	return 0;
+}
+
+static int fill(int dirfd, const char *path, const struct cs_media_piece *piece, const char *name,
+		int *ret, struct cs_err *err)
 {
 	char fresh[CS_MEDIA_NAME + 8];
 	cs_auto(cs_fd_closep) int fd = -1;
 	int r;
 
-	snprintf(fresh, sizeof(fresh), ".%s.new", piece->name);
+	snprintf(fresh, sizeof(fresh), ".%s.new", name);
 	r = make_file(dirfd, fresh, &fd);
 	if (r < 0)
 		return cs_fail_errno(err, -r, "'%s': cannot make a file", path);
@@ -136,7 +151,7 @@ static int fill(int dirfd, const char *path, const struct cs_media_piece *piece,
 			r = -errno;
 		if (r == 0)
 			r = copy(piece, fd, true);
-		if (r == 0 && renameat(dirfd, fresh, dirfd, piece->name) < 0)
+		if (r == 0 && renameat2(dirfd, fresh, dirfd, name, RENAME_NOREPLACE) < 0)
 			r = -errno;
 		if (r < 0)
 			cs_fail_errno(err, -r, "cannot write to '%s'", path);
@@ -155,14 +170,17 @@ static int place_fsdax(const char *id, const char *place, const struct cs_media_
 		       struct cs_manifest_part *part, int *ret_fd, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int dirfd = -1, fd = -1;
-	char path[CS_MEDIA_WHERE];
+	char path[CS_MEDIA_WHERE], name[CS_MEDIA_NAME];
 	struct stat st;
 	int r;
 
+	r = make_name(piece, name, err);
+	if (r < 0)
+		return r;
 	dirfd = open_folder(id, place, true, path, err);
 	if (dirfd < 0)
 		return dirfd;
-	r = fill(dirfd, path, piece, &fd, err);
+	r = fill(dirfd, path, piece, name, &fd, err);
 	if (r < 0) {
 		rmdir(path); /* when it was made for this, it is empty */
 		return r;
@@ -173,7 +191,7 @@ static int place_fsdax(const char *id, const char *place, const struct cs_media_
 	part->stored_bytes = (uint64_t)st.st_blocks * 512;
 	part->offset = 0;
 	snprintf(part->where, sizeof(part->where), "%.*s/%.*s", CS_MEDIA_WHERE - CS_MEDIA_NAME - 2,
-		 path, CS_MEDIA_NAME - 1, piece->name);
+		 path, CS_MEDIA_NAME - 1, name);
 	*ret_fd = cs_steal_fd(&fd);
 	return 0;
 }

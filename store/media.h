@@ -33,9 +33,10 @@ int cs_media_open(const struct cs_manifest_part *part, struct cs_view *ret, stru
 /* What (view) shows of a DAX device, which cannot be read, into the new file (name) in (dirfd). */
 int cs_media_copy_out(const struct cs_view *view, int dirfd, const char *name, struct cs_err *err);
 
-/* Copy the first (bytes) of (from_fd) to a medium as (name), "web@3.root", for good, and read it
- * back. In (part), media, where, offset and stored_bytes are set. *ret_fd holds it against sweeps
- * until there is a version that refers to it: to be closed then. -ENOSPC; -EOPNOTSUPP: not DAX. */
+/* Copy the first (bytes) of (from_fd) to a medium as (name), "web@3.root", or one that begins so,
+ * for good, and read it back. In (part), media, where, offset and stored_bytes are set. *ret_fd
+ * holds it against sweeps until there is a version that refers to it: to be closed then. -ENOSPC;
+ * -EOPNOTSUPP: not DAX. */
 struct cs_media_piece {
 	const char *name;
 	int from_fd;

@@ -158,7 +158,7 @@ static void test_refused(void **state)
 static void test_missing(void **state)
 {
 	struct fixture *f = *state;
-	char path[300];
+	struct cs_template *t;
 
 	dax = true;
 	add_on(f, "web", medium_of(f));
@@ -174,14 +174,9 @@ static void test_missing(void **state)
 	check_media(f, "plain", CS_MEDIA_FILE);
 	assert_int_equal(renameat(f->scratch->fd, "gone", f->scratch->fd, "pmem"), 0);
 	check_media(f, "web", CS_MEDIA_FSDAX);
-	snprintf(path, sizeof(path), "%s/pmem", f->scratch->path);
-	{
-		char id[CS_STORE_ID_TEXT], file[512];
-
-		assert_int_equal(cs_store_id(f->store, id, NULL), 0);
-		snprintf(file, sizeof(file), "%s/clearstore-%s/web@1.root", path, id);
-		assert_int_equal(truncate(file, 4096), 0);
-	}
+	t = open_one(f, "web");
+	assert_int_equal(truncate(cs_template_manifest(t)->part[CS_PART_ROOT].where, 4096), 0);
+	cs_template_free(t);
 	assert_null(open_one(f, "web"));
 	assert_int_equal(f->err.code, EBADMSG);
 	/* and it can be removed all the same */
@@ -259,6 +254,29 @@ static void test_spelled(void **state)
 	assert_string_equal(media.place, "/");
 }
 
+/* A template that was made of another outlives it, with the root that it had from there. */
+static void test_outlived(void **state)
+{
+	struct fixture *f = *state;
+	struct cs_draft *draft = NULL;
+	struct cs_template *t;
+
+	dax = true;
+	add_on(f, "web", medium_of(f));
+	t = open_one(f, "web");
+	assert_int_equal(cs_draft_create(f->store, "mine", t, &draft, &f->err), 0);
+	assert_int_equal(cs_draft_publish(draft, NULL, &f->err), 0);
+	cs_draft_free(draft);
+	cs_template_free(t);
+	assert_int_equal(cs_template_remove(f->store, "web", NULL, &f->err), 0);
+	assert_int_equal(on_medium(f), 1);
+	scratch_write(f->scratch->fd, "root/etc/motd", "another root\n");
+	add_on(f, "web", medium_of(f));
+	assert_int_equal(on_medium(f), 2);
+	check_media(f, "web", CS_MEDIA_FSDAX);
+	check_media(f, "mine", CS_MEDIA_FSDAX);
+}
+
 /* The memory of a machine that was saved again begins with what lies on the medium. */
 static void test_fetched(void **state)
 {
@@ -293,6 +311,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_missing, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_sweep, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_spelled, fixture_in_folder, fixture_remove),
+		cmocka_unit_test_setup_teardown(test_outlived, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_fetched, fixture_in_folder, fixture_remove),
 	};
 
