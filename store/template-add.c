@@ -274,26 +274,38 @@ static int open_share(struct build *build, struct cs_err *err)
 	return 0;
 }
 
-/* A kernel that is the same all over shares its blocks with the one before. */
+/* The kernel of the version before in the place of the one that was made. */
+static int clone_kernel(struct build *build, const struct cs_view *view)
+{
+	cs_auto(cs_fd_closep) int fd = -1;
+	int r;
+
+	r = cs_draft_open_part(build->draft, CS_PART_KERNEL, false, &fd, NULL);
+	if (r == 0)
+		r = cs_draft_clone(view->fd, view->bytes, fd, NULL);
+	if (r < 0)
+		return r;
+	cs_draft_part_shares(build->draft, CS_PART_KERNEL, r ? UINT64_MAX : 0);
+	return cs_draft_seal_part(build->draft, CS_PART_KERNEL, NULL);
+}
+
+/* A kernel that is the same all over shares its blocks with the one before. That the manifest says
+ * so is not enough: what lies there may be damaged, and an update is the way out of that. */
 static int share_kernel(struct build *build, struct cs_err *err)
 {
 	const struct cs_manifest_part *made = &build->manifest->part[CS_PART_KERNEL];
 	const char *before = cs_template_digest(build->from, CS_PART_KERNEL);
-	cs_auto(cs_fd_closep) int fd = -1;
+	char wanted[CS_DIGEST_TEXT];
 	struct cs_view view;
-	int r;
 
-	if (!before || strcmp(before, made->sha256) != 0 ||
+	memcpy(wanted, made->sha256, sizeof(wanted));
+	if (!before || strcmp(before, wanted) != 0 ||
 	    cs_template_view(build->from, CS_PART_KERNEL, &view, NULL) < 0)
 		return 0;
-	r = cs_draft_open_part(build->draft, CS_PART_KERNEL, false, &fd, err);
-	if (r < 0)
-		return r;
-	r = cs_draft_clone(view.fd, view.bytes, fd, err);
-	if (r < 0)
-		return r;
-	cs_draft_part_shares(build->draft, CS_PART_KERNEL, r ? UINT64_MAX : 0);
-	return cs_draft_seal_part(build->draft, CS_PART_KERNEL, err);
+	if (clone_kernel(build, &view) == 0 && strcmp(made->sha256, wanted) == 0)
+		return 0;
+	cs_draft_part_shares(build->draft, CS_PART_KERNEL, 0);
+	return make_kernel(build, err);
 }
 
 static int update_kernel(struct build *build, struct cs_err *err)

@@ -181,6 +181,48 @@ static void test_quarantine(void **state)
 	assert_false(cs_quarantine_get(f->store, "web-2", "1", words));
 }
 
+/* Turn a bit of (part) of a version, behind everybody's back. */
+static void damage(struct fixture *f, const char *version, const char *part)
+{
+	char path[100], byte = 0;
+	int fd;
+
+	snprintf(path, sizeof(path), "web/%s/%s", version, part);
+	assert_int_equal(fchmodat(cs_store_templates_fd(f->store), path, 0600, 0), 0);
+	fd = openat(cs_store_templates_fd(f->store), path, O_RDWR | O_CLOEXEC);
+	if (fd < 0) { /* the kernel guards it */
+		print_message("skipped: fs-verity\n");
+		skip();
+	}
+	assert_int_equal(pread(fd, &byte, 1, 4000), 1);
+	byte ^= 1;
+	assert_int_equal(pwrite(fd, &byte, 1, 4000), 1);
+	close(fd);
+}
+
+/* An update with the kernel that it was: what is damaged does not come back with it. */
+static void test_damaged_kernel(void **state)
+{
+	struct fixture *f = *state;
+	struct cs_template_spec spec;
+	struct cs_template_added added;
+	char wanted[CS_DIGEST_TEXT];
+	struct cs_template *t;
+
+	add(f, "web");
+	t = open_one(f, "web");
+	snprintf(wanted, sizeof(wanted), "%s", cs_template_digest(t, CS_PART_KERNEL));
+	cs_template_free(t);
+	damage(f, "1", "kernel");
+	spec = (struct cs_template_spec){ .name = "web", .kernel = fixture_path(f, "vmlinux") };
+	if (cs_template_update(f->store, &spec, true, &added, &f->err) < 0)
+		fail_msg("%s", f->err.text);
+	t = open_one(f, "web@2");
+	assert_string_equal(cs_template_digest(t, CS_PART_KERNEL), wanted);
+	assert_int_equal(cs_template_verify(t, NULL, &f->err), 0);
+	cs_template_free(t);
+}
+
 static void numbers_on_btrfs(void **state)
 {
 	fixture_need_btrfs(*state);
@@ -234,6 +276,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_present, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_leftovers, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_quarantine, fixture_in_folder, fixture_remove),
+		cmocka_unit_test_setup_teardown(test_damaged_kernel, fixture_in_folder,
+						fixture_remove),
 		cmocka_unit_test_setup_teardown(numbers_on_btrfs, fixture_on_btrfs, fixture_remove),
 		cmocka_unit_test_setup_teardown(leftovers_on_btrfs, fixture_on_btrfs,
 						fixture_remove),
