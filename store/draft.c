@@ -382,6 +382,11 @@ int cs_draft_drop_part(struct cs_draft *draft, enum cs_part part, struct cs_err 
 	return 0;
 }
 
+bool cs_draft_keeps(const struct cs_draft *draft, enum cs_part part)
+{
+	return draft->manifest->part[part].present && !draft->remade[part];
+}
+
 void cs_draft_part_shares(struct cs_draft *draft, enum cs_part part, uint64_t bytes)
 {
 	draft->part_shared[part] = bytes;

@@ -60,6 +60,9 @@ int cs_draft_place_part(struct cs_draft *draft, enum cs_part part, const struct 
 /* So many bytes of (part), which was made anew, lie in blocks of the same part of (from). */
 void cs_draft_part_shares(struct cs_draft *draft, enum cs_part part, uint64_t bytes);
 
+/* Does the draft have (part) as (from) has it? */
+bool cs_draft_keeps(const struct cs_draft *draft, enum cs_part part);
+
 /* Leave (part) out. */
 int cs_draft_drop_part(struct cs_draft *draft, enum cs_part part, struct cs_err *err);
 

@@ -19,6 +19,7 @@
 #include "store/initrd.h"
 #include "store/manifest.h"
 #include "store/media.h"
+#include "store/quarantine.h"
 #include "store/rootfs.h"
 #include "store/share.h"
 
@@ -380,6 +381,31 @@ static int update_parts(struct build *build, struct cs_err *err)
 	return r;
 }
 
+/* Of a version in quarantine: what stays of it must not be what is damaged, or that comes out again
+ * under another number. */
+static int check_kept(struct build *build, struct cs_store *store, struct cs_err *err)
+{
+	char words[CS_QUARANTINE_TEXT];
+	int r;
+
+	if (!cs_quarantine_get(store, cs_template_name(build->from),
+			       cs_template_version(build->from), words))
+		return 0;
+	for (enum cs_part part = 0; part < CS_PART_MAX; part++) {
+		if (!cs_draft_keeps(build->draft, part))
+			continue;
+		r = cs_template_scrub_part(build->from, part, err);
+		if (r == -EBADMSG || r == -EIO || r == -ENODATA)
+			return cs_fail(
+				err, EBADMSG,
+				"part '%s' is damaged and would stay (give it anew, or roll back)",
+				cs_part_name(part));
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 /* ---- both ---- */
 
 static void count(const struct build *build, const struct timespec *start,
@@ -452,6 +478,8 @@ int cs_template_update(struct cs_store *store, const struct cs_template_spec *sp
 		cs_draft_activate(build.draft, activate);
 		r = update_parts(&build, err);
 	}
+	if (r == 0)
+		r = check_kept(&build, store, err);
 	if (r == 0)
 		r = cs_draft_publish(build.draft, NULL, err);
 	if (r < 0)

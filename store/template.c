@@ -467,6 +467,11 @@ int cs_template_scrub(struct cs_store *store, const struct cs_template *t, bool 
 	return noted < 0 ? noted : r;
 }
 
+int cs_template_scrub_part(const struct cs_template *t, enum cs_part part, struct cs_err *err)
+{
+	return scrub_part(t, part, NULL, err);
+}
+
 bool cs_template_guarded(const struct cs_template *t)
 {
 	for (enum cs_part part = 0; part < CS_PART_MAX; part++) {

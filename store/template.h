@@ -71,7 +71,8 @@ int cs_template_add(struct cs_store *store, const struct cs_template_spec *spec,
  * made anew, what it leaves out stays as it is; (from) NULL: the root, root_format is of a new
  * root. Blocks that the version before has are shared where the file system can (share.h). A saved
  * machine is left out: it knows the root it was booted from. (activate): new guests get it at once.
- * All or nothing as above; a kill before the switch leaves a whole version that is not active. */
+ * All or nothing as above; a kill before the switch leaves a whole version that is not active.
+ * -EBADMSG: that version is in quarantine, and what is damaged of it would stay. */
 int cs_template_update(struct cs_store *store, const struct cs_template_spec *spec, bool activate,
 		       struct cs_template_added *ret, struct cs_err *err);
 
@@ -137,6 +138,10 @@ int cs_template_verify(const struct cs_template *t, struct cs_progress *progress
  * quarantine, whole, out of it. (medium): past the page cache, which is neither used nor filled. */
 int cs_template_scrub(struct cs_store *store, const struct cs_template *t, bool medium,
 		      struct cs_progress *progress, struct cs_err *err);
+
+/* Is (part) as the manifest says, on its medium? 0 also when there is none. No verdict. -EBADMSG;
+ * -EIO or -ENODATA: it cannot be read. */
+int cs_template_scrub_part(const struct cs_template *t, enum cs_part part, struct cs_err *err);
 
 /* Are all parts but the disk guarded by fs-verity, so that what is damaged is never read? */
 bool cs_template_guarded(const struct cs_template *t);

@@ -223,6 +223,35 @@ static void test_damaged_kernel(void **state)
 	cs_template_free(t);
 }
 
+/* A way out of quarantine for what is whole, not for what is damaged. */
+static void test_damaged_kept(void **state)
+{
+	struct fixture *f = *state;
+	struct cs_template_spec spec = { .name = "web", .cmdline = "x" };
+	struct cs_template_added added;
+	struct cs_template *t;
+
+	add(f, "web");
+	damage(f, "1", "root");
+	assert_int_equal(cs_template_open_any(f->store, "web", &t, NULL), 0);
+	assert_int_equal(cs_template_scrub(f->store, t, true, NULL, &f->err), -EBADMSG);
+	cs_template_free(t);
+	assert_int_equal(cs_template_update(f->store, &spec, true, &added, &f->err), -EBADMSG);
+	assert_string_equal(f->err.text, "template 'web': part 'root' is damaged and would stay "
+					 "(give it anew, or roll back)");
+	check_versions(f, "1*! ");
+	assert_int_equal(fixture_dot_names(f), 0);
+	spec = spec_of(f);
+	spec.kernel = NULL;
+	spec.disk_bytes = 0;
+	if (cs_template_update(f->store, &spec, true, &added, &f->err) < 0)
+		fail_msg("%s", f->err.text);
+	check_versions(f, "1! 2* ");
+	t = open_one(f, "web");
+	assert_int_equal(cs_template_verify(t, NULL, &f->err), 0);
+	cs_template_free(t);
+}
+
 static void numbers_on_btrfs(void **state)
 {
 	fixture_need_btrfs(*state);
@@ -277,6 +306,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_leftovers, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_quarantine, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_damaged_kernel, fixture_in_folder,
+						fixture_remove),
+		cmocka_unit_test_setup_teardown(test_damaged_kept, fixture_in_folder,
 						fixture_remove),
 		cmocka_unit_test_setup_teardown(numbers_on_btrfs, fixture_on_btrfs, fixture_remove),
 		cmocka_unit_test_setup_teardown(leftovers_on_btrfs, fixture_on_btrfs,
