@@ -359,31 +359,39 @@ int cs_manifest_load(int dirfd, struct cs_manifest **ret, struct cs_err *err)
 
 /* ---- writing ---- */
 
+/* NULL: no memory, or a text that JSON cannot hold. */
 static json_t *format_part(enum cs_part name, const struct cs_manifest_part *part)
 {
-	json_t *json = json_pack("{s:I, s:I, s:s, s:s}", "bytes", (json_int_t)part->bytes,
-				 "stored_bytes", (json_int_t)part->stored_bytes, digest_key(name),
-				 part->sha256, "media", media[part->media]);
+	cs_auto(json_freep) json_t *json = NULL;
 
-	if (part->media != CS_MEDIA_FILE) {
-		json_object_set_new(json, "where", json_string(part->where));
-		json_object_set_new(json, "offset", json_integer((json_int_t)part->offset));
-	}
-	if (part->verity[0])
-		json_object_set_new(json, "fs_verity", json_string(part->verity));
-	return json;
+	json = json_pack("{s:I, s:I, s:s, s:s}", "bytes", (json_int_t)part->bytes, "stored_bytes",
+			 (json_int_t)part->stored_bytes, digest_key(name), part->sha256, "media",
+			 media[part->media]);
+	if (part->media != CS_MEDIA_FILE &&
+	    (json_object_set_new(json, "where", json_string(part->where)) < 0 ||
+	     json_object_set_new(json, "offset", json_integer((json_int_t)part->offset)) < 0))
+		return NULL;
+	if (part->verity[0] &&
+	    json_object_set_new(json, "fs_verity", json_string(part->verity)) < 0)
+		return NULL;
+	return cs_steal(json);
 }
 
-static json_t *format_parts(const struct cs_manifest *manifest)
+static int add_parts(json_t *json, const struct cs_manifest *manifest, struct cs_err *err)
 {
 	json_t *parts = json_object();
 
-	for (int i = 0; i < CS_PART_MAX && parts; i++) {
-		if (manifest->part[i].present)
-			json_object_set_new(parts, part_names[i],
-					    format_part((enum cs_part)i, &manifest->part[i]));
+	if (json_object_set_new(json, "parts", parts) < 0)
+		return cs_fail_errno(err, ENOMEM, CS_MANIFEST_FILE);
+	for (int i = 0; i < CS_PART_MAX; i++) {
+		if (manifest->part[i].present &&
+		    json_object_set_new(parts, part_names[i],
+					format_part((enum cs_part)i, &manifest->part[i])) < 0)
+			return cs_fail(err, EINVAL,
+				       CS_MANIFEST_FILE ": part '%s': cannot be written as JSON",
+				       part_names[i]);
 	}
-	return parts;
+	return 0;
 }
 
 static int add_optional(json_t *json, const struct cs_manifest *manifest)
@@ -409,16 +417,20 @@ int cs_manifest_format(const struct cs_manifest *manifest, char **ret, struct cs
 	cs_auto(json_freep) json_t *json = NULL;
 	json_error_t why;
 	char *text;
+	int r;
 
-	json = json_pack_ex(&why, 0, "{s:i, s:I, s:s, s:b, s:s, s:s, s:s, s:I, s:I, s:o}", "format",
+	json = json_pack_ex(&why, 0, "{s:i, s:I, s:s, s:b, s:s, s:s, s:s, s:I, s:I}", "format",
 			    CS_MANIFEST_FORMAT, "created", (json_int_t)manifest->created,
 			    "root_format", root_formats[manifest->root_format], "stock_kernel",
 			    manifest->stock_kernel, "kernel_release", manifest->kernel_release,
 			    "cmdline", manifest->cmdline, "agent_sha256", manifest->agent_sha256,
 			    "input_bytes", (json_int_t)manifest->input_bytes, "files",
-			    (json_int_t)manifest->files, "parts", format_parts(manifest));
+			    (json_int_t)manifest->files);
 	if (!json)
 		return cs_fail(err, EINVAL, CS_MANIFEST_FILE ": %.100s", why.text);
+	r = add_parts(json, manifest, err);
+	if (r < 0)
+		return r;
 	if (add_optional(json, manifest) < 0)
 		return cs_fail_errno(err, ENOMEM, CS_MANIFEST_FILE);
 	text = json_dumps(json, JSON_INDENT(2));
@@ -430,12 +442,17 @@ int cs_manifest_format(const struct cs_manifest *manifest, char **ret, struct cs
 
 int cs_manifest_save(int dirfd, const struct cs_manifest *manifest, struct cs_err *err)
 {
+	cs_auto(cs_manifest_freep) struct cs_manifest *back = NULL;
 	cs_auto(cs_mem_freep) char *text = NULL;
+	struct cs_err why = { 0 };
 	int r;
 
 	r = cs_manifest_format(manifest, &text, err);
 	if (r < 0)
 		return r;
+	/* what could not be read again would be published, and what it replaces deleted */
+	if (cs_manifest_parse(text, strlen(text), &back, &why) < 0)
+		return cs_fail(err, EINVAL, "%s", why.text);
 	return cs_publish_at(dirfd, CS_MANIFEST_FILE, 0444, text, strlen(text), err);
 }
 

@@ -66,9 +66,11 @@ int cs_manifest_digest(enum cs_part part, const struct cs_view *view,
 /* Load (dirfd)/manifest.json. -ENOENT, and as above. */
 int cs_manifest_load(int dirfd, struct cs_manifest **ret, struct cs_err *err);
 
-/* The text, which the caller frees. -ENOMEM; -EINVAL: the command line is not UTF-8. */
+/* The text, which the caller frees. -ENOMEM; -EINVAL with words: a text in it is not UTF-8. */
 int cs_manifest_format(const struct cs_manifest *manifest, char **ret, struct cs_err *err);
 
+/* Publish it as (dirfd)/manifest.json. As above; -EINVAL also for what cs_manifest_parse() would
+ * refuse, as a control character. */
 int cs_manifest_save(int dirfd, const struct cs_manifest *manifest, struct cs_err *err);
 
 struct cs_manifest *cs_manifest_copy(const struct cs_manifest *manifest); /* NULL: out of memory */

@@ -95,6 +95,31 @@ static void test_saved(void **state)
 	free(text);
 }
 
+/* What could not be read again is not written. */
+static void test_unwritable(void **state)
+{
+	struct scratch *scratch = *state;
+	struct cs_manifest with = sample;
+	struct cs_manifest_part *root = &with.part[CS_PART_ROOT];
+	struct cs_err err = { 0 };
+
+	root->media = CS_MEDIA_FSDAX;
+	snprintf(root->where, sizeof(root->where), "/mnt/\xff/root");
+	assert_int_equal(cs_manifest_save(scratch->fd, &with, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "part 'root'"));
+	snprintf(root->where, sizeof(root->where), "/mnt/\n/root");
+	assert_int_equal(cs_manifest_save(scratch->fd, &with, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "'where' holds a control character"));
+	snprintf(root->where, sizeof(root->where), "/mnt/\xc3\xa4/root");
+	assert_int_equal(cs_manifest_save(scratch->fd, &with, &err), 0);
+	assert_int_equal(unlinkat(scratch->fd, "manifest.json", 0), 0);
+	with = sample;
+	with.cmdline = (char *)"quiet\nloud";
+	assert_int_equal(cs_manifest_save(scratch->fd, &with, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "'cmdline' holds a control character"));
+	assert_int_equal(scratch_count(scratch->fd, "."), 0);
+}
+
 static void test_missing(void **state)
 {
 	struct scratch *scratch = *state;
@@ -226,6 +251,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_there_and_back, scratch_make, scratch_remove),
 		cmocka_unit_test(test_saved),
+		cmocka_unit_test_setup_teardown(test_unwritable, scratch_make, scratch_remove),
 		cmocka_unit_test_setup_teardown(test_missing, scratch_make, scratch_remove),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_any_cut),
