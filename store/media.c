@@ -12,6 +12,7 @@
 
 #include "store/base/io.h"
 #include "store/base/own.h"
+#include "store/base/text.h"
 #include "store/media-private.h"
 #include "store/template.h"
 #include "store/version.h"
@@ -57,6 +58,15 @@ static void tidy(char *path)
 	*to = '\0';
 }
 
+/* A manifest says where a part lies, and is text. */
+static bool is_text(const char *place)
+{
+	char copy[CS_MEDIA_WHERE];
+
+	return (size_t)snprintf(copy, sizeof(copy), "%s", place) < sizeof(copy) &&
+	       strcmp(cs_text_clean(copy, false), place) == 0;
+}
+
 static void find_best(uint64_t bytes, struct cs_media_spec *ret)
 {
 	struct mntent *entry, room;
@@ -70,7 +80,8 @@ static void find_best(uint64_t bytes, struct cs_media_spec *ret)
 		if (!is_dax_mount(entry) || hasmntopt(entry, "ro") ||
 		    statvfs(entry->mnt_dir, &fs) < 0 ||
 		    (uint64_t)fs.f_bavail * fs.f_frsize < most ||
-		    strlen(entry->mnt_dir) >= sizeof(ret->place))
+		    strlen(entry->mnt_dir) >= sizeof(ret->place) - CS_MEDIA_NAME ||
+		    !is_text(entry->mnt_dir))
 			continue;
 		most = (uint64_t)fs.f_bavail * fs.f_frsize;
 		ret->kind = CS_MEDIA_FSDAX;
@@ -100,6 +111,10 @@ int cs_media_parse(const char *text, uint64_t bytes, struct cs_media_spec *ret, 
 			continue;
 		if (place[0] != '/' || strlen(place) >= sizeof(spec.place) - CS_MEDIA_NAME)
 			break;
+		if (!is_text(place))
+			return cs_fail(err, EINVAL,
+				       "media: a path that is not UTF-8, or has a control "
+				       "character in it (mount it elsewhere)");
 		spec.kind = table[i]->kind;
 		snprintf(spec.place, sizeof(spec.place), "%s", place);
 		tidy(spec.place);

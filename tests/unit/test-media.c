@@ -146,6 +146,10 @@ static void test_refused(void **state)
 	assert_int_equal(cs_template_add(f->store, &spec, NULL, &f->err), -ENOENT);
 	assert_int_equal(cs_media_parse("tape", 0, &media, &f->err), -EINVAL);
 	assert_int_equal(cs_media_parse("fsdax:", 0, &media, &f->err), -EINVAL);
+	assert_int_equal(cs_media_parse("fsdax:/mnt/\xff", 0, &media, &f->err), -EINVAL);
+	assert_non_null(strstr(f->err.text, "not UTF-8"));
+	assert_int_equal(cs_media_parse("devdax:/dev/dax\n", 0, &media, &f->err), -EINVAL);
+	assert_int_equal(cs_media_parse("fsdax:/mnt/\xc3\xa4", 0, &media, &f->err), 0);
 	assert_int_equal(cs_media_parse("fsdax:pmem", 0, &media, &f->err), -EINVAL);
 	assert_int_equal(cs_media_parse("file", 0, &media, &f->err), 0);
 	assert_int_equal(media.kind, CS_MEDIA_FILE);
