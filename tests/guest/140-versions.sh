@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Guests of a template that is updated, switched, rolled back and pruned: none is disturbed, each reads
-# its own version, new ones get the active one. --full: 100 of them.
+# its own version, new ones get the active one. VERSION_GUESTS: how many.
 # shellcheck source=tests/guest/lib.sh
 . "$(dirname "$0")/lib.sh"
-count=10
-[ "${1:-}" != --full ] || count=100
+count=${VERSION_GUESTS:-10}
 mine=$me-v
 # what a killed run left
 cs template remove "$mine" >/dev/null 2>&1 || true
