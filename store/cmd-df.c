@@ -128,15 +128,20 @@ static int add_template(const char *name, const struct cs_template *t, const str
 static int add_guest(const struct cs_card *card, void *arg)
 {
 	struct df *df = arg;
+	const int guests_fd = cs_store_guests_fd(df->store);
+	char parked[sizeof(card->guest) + 8];
 	size_t group;
-	int owner;
+	int owner, r;
 
 	owner = cs_space_group(df->space, &group, df->err);
 	if (owner == 0)
 		owner = add_owner(df, GUEST, group, card->guest);
-	return owner < 0
-		       ? owner
-		       : add_folder(df, cs_store_guests_fd(df->store), card->guest, (size_t)owner);
+	if (owner < 0)
+		return owner;
+	r = add_folder(df, guests_fd, card->guest, (size_t)owner);
+	/* its memory, while it sleeps on disk */
+	snprintf(parked, sizeof(parked), "%s/parked", card->guest);
+	return r < 0 ? r : add_folder(df, guests_fd, parked, (size_t)owner);
 }
 
 /* ---- the report ---- */

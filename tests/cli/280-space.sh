@@ -79,6 +79,8 @@ echo more >"$scratch/root/etc/zz"
 cs template update web --from "$scratch/root" --activate
 guest g web false
 head -c 5M /dev/urandom >"$store/guests/g/disk"
+mkdir "$store/guests/g/parked"
+head -c 3M /dev/urandom >"$store/guests/g/parked/memory"
 sync -f "$store"
 cs df --json
 is "df: status" 0 "$rc"
@@ -88,7 +90,7 @@ is "little is nobody's" True "$(of 'kind["rest"]["exclusive_bytes"] < 2 << 20')"
 is "what versions share is counted once" True "$(of '30 << 20 < kind["between"]["exclusive_bytes"] < 45 << 20')"
 is "and is their template's alone" True "$(of 'one["template", "web"]["exclusive_bytes"] > 30 << 20')"
 is "a version has little alone" True "$(of 'one["version", "web@2"]["exclusive_bytes"] < 1 << 20')"
-is "a guest has what it has" "$((5 << 20))" "$(of 'one["guest", "g"]["exclusive_bytes"] // 1048576 * 1048576')"
+is "a guest has what it has, parked too" "$((8 << 20))" "$(of 'one["guest", "g"]["exclusive_bytes"] // 1048576 * 1048576')"
 cs df
 claim "for people, too" grep -qE '^version +web@2 ' <<<"$out"
 rm -r "$store/guests/g"
