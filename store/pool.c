@@ -226,7 +226,7 @@ static int link_root(const struct cs_pool_place *place, int dirfd, const char *p
  * there are marks of sweepers and the like. */
 static int unformat(int dirfd, struct cs_err *err)
 {
-	static const char *const own[] = { "templates", "guests", "quarantine",
+	static const char *const own[] = { "templates", "guests", "quarantine", "media",
 					   "id",        ".lock",  "store.json" };
 	int r = 0;
 

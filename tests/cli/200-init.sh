@@ -25,6 +25,7 @@ is "it can be used" 0 "$rc"
 touch "$store/guests/mine"
 fails 1 'still holds guests' init --undo
 rm "$store/guests/mine"
+printf '\nfsdax:/mnt/pmem\n' >"$store/media" # as template add --media leaves it
 cs init --undo
 is "taken back" 0 "$rc"
 is "its contents are gone, the folder stays" '' "$(ls -A "$scratch/folder")"
