@@ -56,7 +56,8 @@ static int open_device(const char *path, bool write, struct device *ret, struct 
 			path, (unsigned long long)(align >> 20));
 	ret->bytes = cs_align_down(ret->bytes, CS_DAX_GRAIN);
 	if (ret->bytes <= CS_DAX_HEAD)
-		return cs_fail(err, ENOSPC, "'%s' is too small", path);
+		return cs_fail(err, ENOSPC, "'%s' is too small (make room: a larger namespace)",
+			       path);
 	ret->head = cs_daxdev_map(ret->fd, 0, CS_DAX_HEAD, write);
 	return ret->head ? 0 : cs_fail_errno(err, errno, "'%s': cannot be mapped", path);
 }

@@ -63,6 +63,17 @@ static int open_fsdax(const struct cs_manifest_part *part, struct cs_view *ret, 
 	return 0;
 }
 
+/* Which of the two is full, the store or the medium, is not to be guessed. */
+static int fail_write(int r, const char *path, struct cs_err *err)
+{
+	if (r == -ENOSPC || r == -EDQUOT)
+		return cs_fail(err, -r,
+			       "no room in '%s' (remove a template that lies there, or make room "
+			       "on that medium)",
+			       path);
+	return cs_fail_errno(err, -r, "cannot write to '%s'", path);
+}
+
 /* The folder of the store (id) at (place), made when (make). */
 static int open_folder(const char *id, const char *place, bool make, char path[CS_MEDIA_WHERE],
 		       struct cs_err *err)
@@ -73,7 +84,9 @@ static int open_folder(const char *id, const char *place, bool make, char path[C
 	    CS_MEDIA_WHERE - CS_MEDIA_NAME)
 		return cs_fail(err, ENAMETOOLONG, "'%.200s': too long", place);
 	if (make && mkdir(path, 0700) < 0 && errno != EEXIST)
-		return cs_fail_errno(err, errno, "cannot make '%s'", path);
+		return errno == ENOSPC || errno == EDQUOT
+			       ? fail_write(-errno, path, err)
+			       : cs_fail_errno(err, errno, "cannot make '%s'", path);
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	return fd < 0 ? cs_fail_errno(err, errno, "'%s'", path) : fd;
 }
@@ -133,6 +146,22 @@ static int make_name(const struct cs_media_piece *piece, char ret[CS_MEDIA_NAME]
 	return 0;
 }
 
+/* What fails leaves (name) or (fresh), or neither. */
+static int fill_file(int dirfd, const struct cs_media_piece *piece, const char *fresh,
+		     const char *name, int fd)
+{
+	int r;
+
+	r = copy(piece, fd, false);
+	if (r == 0 && fsync(fd) < 0)
+		r = -errno;
+	if (r == 0)
+		r = copy(piece, fd, true);
+	if (r == 0 && renameat2(dirfd, fresh, dirfd, name, RENAME_NOREPLACE) < 0)
+		r = -errno;
+	return r < 0 ? r : cs_sync_dir(dirfd);
+}
+
 static int fill(int dirfd, const char *path, const struct cs_media_piece *piece, const char *name,
 		int *ret, struct cs_err *err)
 {
@@ -143,23 +172,16 @@ static int fill(int dirfd, const char *path, const struct cs_media_piece *piece,
 	snprintf(fresh, sizeof(fresh), ".%s.new", name);
 	r = make_file(dirfd, fresh, &fd);
 	if (r < 0)
-		return cs_fail_errno(err, -r, "'%s': cannot make a file", path);
+		return fail_write(r, path, err);
 	r = check_dax(fd, path, err);
 	if (r == 0) {
-		r = copy(piece, fd, false);
-		if (r == 0 && fsync(fd) < 0)
-			r = -errno;
-		if (r == 0)
-			r = copy(piece, fd, true);
-		if (r == 0 && renameat2(dirfd, fresh, dirfd, name, RENAME_NOREPLACE) < 0)
-			r = -errno;
+		r = fill_file(dirfd, piece, fresh, name, fd);
 		if (r < 0)
-			cs_fail_errno(err, -r, "cannot write to '%s'", path);
+			fail_write(r, path, err);
 	}
-	if (r == 0)
-		r = cs_sync_dir(dirfd);
 	if (r < 0) {
 		unlinkat(dirfd, fresh, 0);
+		unlinkat(dirfd, name, 0);
 		return r;
 	}
 	*ret = cs_steal_fd(&fd);

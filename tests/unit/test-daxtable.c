@@ -254,6 +254,7 @@ static void test_refused(void **state)
 	assert_non_null(strstr(f->err.text, "holds something else"));
 	assert_int_equal(ftruncate(fd, 2 * CS_MIB), 0);
 	assert_int_equal(cs_template_add(f->store, &spec, NULL, &f->err), -ENOSPC);
+	assert_non_null(strstr(f->err.text, "too small"));
 	assert_int_equal(ftruncate(fd, 0), 0);
 	assert_int_equal(ftruncate(fd, 4 * CS_MIB), 0);
 	add_on(f, "web", media);

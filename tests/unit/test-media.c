@@ -22,6 +22,28 @@ int __wrap_statx(int dirfd, const char *path, int flags, unsigned mask, struct s
 	return r;
 }
 
+/* What goes wrong on the medium: a code, 0: nothing. */
+static int full, stuck;
+
+int __real_renameat2(int from_fd, const char *from, int to_fd, const char *to, unsigned flags);
+int __wrap_renameat2(int from_fd, const char *from, int to_fd, const char *to, unsigned flags);
+int __real_cs_sync_dir(int dirfd);
+int __wrap_cs_sync_dir(int dirfd);
+
+int __wrap_renameat2(int from_fd, const char *from, int to_fd, const char *to, unsigned flags)
+{
+	if (full && strstr(to, "@1.root")) {
+		errno = full;
+		return -1;
+	}
+	return __real_renameat2(from_fd, from, to_fd, to, flags);
+}
+
+int __wrap_cs_sync_dir(int dirfd)
+{
+	return stuck ? -stuck : __real_cs_sync_dir(dirfd);
+}
+
 static const char *medium_of(struct fixture *f)
 {
 	static char text[400];
@@ -155,6 +177,33 @@ static void test_refused(void **state)
 	assert_int_equal(media.kind, CS_MEDIA_FILE);
 	assert_int_equal(cs_media_parse("auto", UINT64_MAX / 2, &media, &f->err), 0);
 	assert_int_equal(media.kind, CS_MEDIA_FILE);
+}
+
+/* It is the medium that is full, not the store; and whatever goes wrong there is said. */
+static void test_full(void **state)
+{
+	static const int codes[][2] = { { ENOSPC, 0 }, { EDQUOT, 0 }, { EROFS, 0 }, { 0, EIO } };
+	static const char *const words[] = { "make room on that medium", "make room on that medium",
+					     "cannot write to", "cannot write to" };
+	struct fixture *f = *state;
+	struct cs_template_spec spec = spec_of(f);
+
+	dax = true;
+	spec.media = medium_of(f);
+	for (int i = 0; i < 4; i++) {
+		int wanted = codes[i][0] + codes[i][1], r;
+
+		f->err = (struct cs_err){ 0 };
+		full = codes[i][0];
+		stuck = codes[i][1];
+		r = cs_template_add(f->store, &spec, NULL, &f->err);
+		full = stuck = 0;
+		assert_int_equal(r, -wanted);
+		if (!strstr(f->err.text, words[i]) || strstr(f->err.text, "the store is full"))
+			fail_msg("%d: '%s'", i, f->err.text);
+		assert_int_equal(on_medium(f), -1);
+		assert_int_equal(fixture_dot_names(f), 0);
+	}
 }
 
 /* The medium is not mounted, comes back without DAX, or with something else in its place: only what
@@ -312,6 +361,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_add, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_move, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_refused, fixture_in_folder, fixture_remove),
+		cmocka_unit_test_setup_teardown(test_full, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_missing, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_sweep, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_spelled, fixture_in_folder, fixture_remove),
