@@ -337,7 +337,8 @@ static int update_root(struct build *build, struct cs_err *err)
 		r = open_share(build, err);
 	if (r == 0)
 		r = make_root(build, err);
-	if (r < 0 || !build->share)
+	/* on a medium of its own it shares nothing, whatever it had in common on the way there */
+	if (r < 0 || !build->share || build->manifest->part[CS_PART_ROOT].media != CS_MEDIA_FILE)
 		return r;
 	cs_share_count(build->share, &count);
 	cs_draft_part_shares(build->draft, CS_PART_ROOT, count.shared_bytes);

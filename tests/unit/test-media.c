@@ -330,6 +330,43 @@ static void test_outlived(void **state)
 	check_media(f, "mine", CS_MEDIA_FSDAX);
 }
 
+/* What is said to be shared of a version, beyond the parts that stayed. */
+static uint64_t root_shares(struct fixture *f, const struct cs_template_added *added)
+{
+	struct cs_template *t = open_one(f, "web");
+	const struct cs_manifest_part *part = cs_template_manifest(t)->part;
+	const uint64_t stayed = part[CS_PART_KERNEL].stored_bytes + part[CS_PART_DISK].stored_bytes;
+
+	cs_template_free(t);
+	return added->shared_bytes - stayed;
+}
+
+/* A root that goes elsewhere shares nothing with the one before, which is in the store. */
+static void test_unshared(void **state)
+{
+	struct fixture *f = *state;
+	struct cs_template_spec spec;
+	struct cs_template_added added;
+	static const unsigned char data[CS_MIB] = { [0 ... CS_MIB - 1] = 7 };
+
+	fixture_need_btrfs(f);
+	dax = true;
+	cs_mkdir_path(f->scratch->fd, "root", 0755);
+	cs_fake_file(f->scratch->fd, "root/large", data, sizeof(data));
+	add(f, "web");
+	spec = spec_of(f);
+	spec.kernel = NULL;
+	spec.disk_bytes = 0;
+	if (cs_template_update(f->store, &spec, true, &added, &f->err) < 0)
+		fail_msg("%s", f->err.text);
+	assert_int_not_equal(root_shares(f, &added), 0);
+	spec.media = medium_of(f);
+	if (cs_template_update(f->store, &spec, true, &added, &f->err) < 0)
+		fail_msg("%s", f->err.text);
+	check_media(f, "web", CS_MEDIA_FSDAX);
+	assert_int_equal(root_shares(f, &added), 0);
+}
+
 /* The memory of a machine that was saved again begins with what lies on the medium. */
 static void test_fetched(void **state)
 {
@@ -366,6 +403,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_sweep, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_spelled, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_outlived, fixture_in_folder, fixture_remove),
+		cmocka_unit_test_setup_teardown(test_unshared, fixture_on_btrfs, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_fetched, fixture_in_folder, fixture_remove),
 	};
 
