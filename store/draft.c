@@ -367,6 +367,8 @@ int cs_draft_place_part(struct cs_draft *draft, enum cs_part part, const struct 
 			   made, &draft->held_fd[part], err);
 	if (r < 0)
 		return cs_fail_in(err, r, "part '%s'", name);
+	/* it was of the file here */
+	made->verity[0] = '\0';
 	draft->remade[part] = true;
 	draft->part_shared[part] = 0;
 	if (unlinkat(draft->dirfd, name, 0) < 0)

@@ -125,6 +125,28 @@ static void test_add(void **state)
 	check_media(f, "plain", CS_MEDIA_FILE);
 }
 
+/* A part that fs-verity guarded in the store is not guarded elsewhere. */
+static void test_unguarded(void **state)
+{
+	struct fixture *f = *state;
+	struct cs_media_spec media;
+	struct cs_draft *draft = NULL;
+	struct cs_manifest_part *root;
+	struct cs_template *t;
+
+	dax = true;
+	assert_int_equal(cs_media_parse(medium_of(f), 0, &media, NULL), 0);
+	add(f, "web");
+	t = open_one(f, "web");
+	assert_int_equal(cs_draft_create_version(f->store, t, &draft, &f->err), 0);
+	root = &cs_draft_manifest(draft)->part[CS_PART_ROOT];
+	memcpy(root->verity, root->sha256, sizeof(root->verity));
+	assert_int_equal(cs_draft_place_part(draft, CS_PART_ROOT, &media, &f->err), 0);
+	assert_string_equal(root->verity, "");
+	cs_draft_free(draft);
+	cs_template_free(t);
+}
+
 static int nobody(void *arg, const char *name, const char *version, char guest[64],
 		  struct cs_err *err)
 {
@@ -396,6 +418,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_add, fixture_in_folder, fixture_remove),
+		cmocka_unit_test_setup_teardown(test_unguarded, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_move, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_refused, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_full, fixture_in_folder, fixture_remove),
