@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "store/base/io.h"
 #include "store/base/num.h"
@@ -34,19 +35,35 @@ static void device_close(struct device *device)
 	cs_fd_closep(&device->fd);
 }
 
+/* A manifest says what, so it may be anything: whoever opens a FIFO waits until somebody opens its
+ * other end. (A regular file does no harm; it is refused after that.) */
+static int open_node(const char *path, bool write)
+{
+	struct stat st;
+	int fd;
+
+	if (stat(path, &st) < 0)
+		return -errno;
+	if (!S_ISCHR(st.st_mode) && !S_ISREG(st.st_mode))
+		return -ENOTTY;
+	fd = open(path, (write ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
 static int open_device(const char *path, bool write, struct device *ret, struct cs_err *err)
 {
 	uint64_t align;
 	int r;
 
-	ret->fd = open(path, (write ? O_RDWR : O_RDONLY) | O_NOCTTY | O_CLOEXEC);
-	if (ret->fd < 0 && (errno == ENOENT || errno == ENXIO || errno == ENODEV))
+	r = ret->fd = open_node(path, write);
+	if (r == -ENOENT || r == -ENOTDIR || r == -ENXIO || r == -ENODEV)
 		return cs_fail(err, ENODEV,
 			       "lies on '%s', which is not there (see: clearstore pmem list)",
 			       path);
-	if (ret->fd < 0)
-		return cs_fail_errno(err, errno, "lies on '%s'", path);
-	r = cs_daxdev_info(ret->fd, &ret->bytes, &align);
+	if (r < 0 && r != -ENOTTY)
+		return cs_fail_errno(err, -r, "lies on '%s'", path);
+	if (r >= 0)
+		r = cs_daxdev_info(ret->fd, &ret->bytes, &align);
 	if (r < 0)
 		return cs_fail(err, ENOTTY, "'%s' is no DAX device", path);
 	if (align > CS_DAX_GRAIN)

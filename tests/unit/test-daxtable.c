@@ -277,6 +277,24 @@ static void test_refused(void **state)
 	close(fd);
 }
 
+/* Something else in the place of the device: refused before it is opened, which could take for
+ * ever.
+ */
+static void test_no_device(void **state)
+{
+	struct fixture *f = *state;
+
+	add_on(f, "web", device_of(f));
+	assert_int_equal(unlinkat(f->scratch->fd, "dax0.0", 0), 0);
+	assert_int_equal(mkfifoat(f->scratch->fd, "dax0.0", 0600), 0);
+	alarm(20);
+	assert_null(open_one(f, "web"));
+	alarm(0);
+	assert_int_equal(f->err.code, ENOTTY);
+	assert_non_null(strstr(f->err.text, "no DAX device"));
+	assert_int_equal(cs_template_remove(f->store, "web", NULL, NULL), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -284,6 +302,7 @@ int main(void)
 		cmocka_unit_test(test_hostile),
 		cmocka_unit_test_setup_teardown(test_device, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_spelled, fixture_in_folder, fixture_remove),
+		cmocka_unit_test_setup_teardown(test_no_device, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_refused, fixture_in_folder, fixture_remove),
 	};
 
