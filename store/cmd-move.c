@@ -11,6 +11,7 @@
 #include "store/cmd-template.h"
 #include "store/manifest.h"
 #include "store/template.h"
+#include "store/version.h"
 #include "vmm/cmd-common.h"
 #include "vmm/command.h"
 
@@ -80,6 +81,11 @@ static int run(const struct cs_globals *globals, void *opts, struct cs_err *err)
 	root = &cs_template_manifest(moved)->part[CS_PART_ROOT];
 	printf("%s: on %s%s%s, %.1f s\n", whole, cs_media_name(root->media),
 	       root->where[0] ? ": " : "", root->where, added.seconds);
+	if (cs_version_active(store, name, version, NULL) == 0 &&
+	    strcmp(version, added.version) != 0)
+		printf("not active, as %s@%s is not, which stays: clearstore template activate %s "
+		       "%s\n",
+		       name, added.parent, name, added.version);
 	return 0;
 }
 
@@ -88,11 +94,10 @@ static const struct argp argp = {
 	.parser = parse,
 	.args_doc = "TEMPLATE",
 	.doc = "Move what guests of a template map onto another medium: the root, and the memory "
-	       "of "
-	       "a saved machine."
-	       "\vThat is a new version, which takes the place of the one before; guests that "
-	       "there "
-	       "are keep theirs.\n",
+	       "of a saved machine."
+	       "\vThat is a new version, which takes the place of the active one; guests that "
+	       "there are keep theirs. Of NAME@VERSION that is not active it is one more, not "
+	       "active either, and that one stays: a rollback may lead to it.\n",
 };
 
 const struct cs_command cs_cmd_template_move = {

@@ -59,8 +59,7 @@ static const struct argp_option add_argp_options[] = {
 	  1 },
 	{ "media", KEY_MEDIA, "MEDIUM", 0,
 	  "Where the root lies: file (the store, the default), fsdax:/FOLDER (a file system "
-	  "mounted "
-	  "with -o dax), auto (the best there is)",
+	  "mounted with -o dax), devdax:/dev/daxN.M (a DAX device), or auto (the best there is)",
 	  1 },
 	{ "agent", KEY_AGENT, "FILE", 0,
 	  "The agent to put into the root (default: the one installed with clearstore; or "

@@ -67,8 +67,9 @@ bool cs_draft_keeps(const struct cs_draft *draft, enum cs_part part);
 int cs_draft_drop_part(struct cs_draft *draft, enum cs_part part, struct cs_err *err);
 
 /* Write the manifest, seal, publish: a new template is there, or the new version, and is the active
- * one if it shall be. Then of (from) nothing is left unless (user) says that it is borrowed. (user)
- * NULL: it stays. -EEXIST: another was faster. The draft is done with, also on failure. */
+ * one if it shall be. Then of (from), in whose place it is, nothing is left unless (user) says that
+ * it is borrowed. (user) NULL, or not the active one: it stays. -EEXIST: another was faster. The
+ * draft is done with, also on failure. */
 int cs_draft_publish(struct cs_draft *draft, const struct cs_template_user *user,
 		     struct cs_err *err);
 

@@ -78,7 +78,7 @@ int cs_template_update(struct cs_store *store, const struct cs_template_spec *sp
 
 /* Make a version of (name) that is the same and lies on another medium, (media) as in media.h: the
  * root, and the memory of a saved machine where it can be private there. It takes the place of the
- * one before as by cs_draft_publish(). */
+ * one before, if that is the active one, as by cs_draft_publish(). */
 struct cs_template_user;
 int cs_template_move(struct cs_store *store, const char *name, const char *media,
 		     const struct cs_template_user *user, struct cs_template_added *ret,

@@ -26,6 +26,13 @@ cs template versions web --quiet
 is "a move that is refused leaves the version there was" 1 "$out"
 cs template move web --media auto
 is "auto takes what there is" 0 "$rc"
+cs template update web --append x
+cs template move web@3 --media file
+claim "of a version that is not active it is one more" has "$out" 'not active, as web@3 is not, which stays'
+cs template versions web --quiet
+is "and nothing goes" '2 3 4' "$(xargs <<<"$out")"
+cs template rollback web
+is "it is not the active one" 1 "$rc"
 if [ -z "${CLEARSTORE_TESTBED:-}" ] || [ ! -e /sys/bus/nd/devices/region0 ]; then
 	echo "# no DAX here: run it by scripts/testbed"
 	finish
