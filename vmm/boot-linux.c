@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
 #include "store/base/io.h"
@@ -17,6 +18,7 @@
 enum {
 	AT_GDT = 0x500,
 	AT_BOOT_PARAMS = 0x7000,
+	AT_SEED = 0x8000,
 	AT_PML4 = 0x9000,
 	AT_PDPT = 0xa000,
 	AT_PD = 0xb000, /* four pages: 4 GiB */
@@ -179,6 +181,26 @@ static bool write_tables(const struct cs_mem *mem)
 	return true;
 }
 
+/* Random bytes for the kernel's generator, which it wipes when it has taken them (SETUP_RNG_SEED,
+ * arch/x86/kernel/setup.c). Without them each number that is drawn before it is seeded costs
+ * several hashes: a second of a boot where its code is emulated. */
+static bool write_seed(const struct cs_mem *mem, struct setup_header *hdr)
+{
+	struct {
+		struct setup_data head;
+		uint8_t bytes[32];
+	} seed = { .head = { .type = SETUP_RNG_SEED, .len = sizeof(seed.bytes) } };
+	bool written;
+
+	/* It boots without it too. */
+	if (getrandom(seed.bytes, sizeof(seed.bytes), GRND_NONBLOCK) != sizeof(seed.bytes))
+		return true;
+	written = cs_mem_write(mem, AT_SEED, &seed, sizeof(seed));
+	explicit_bzero(&seed, sizeof(seed));
+	hdr->setup_data = AT_SEED;
+	return written;
+}
+
 int cs_boot_linux_load(const struct cs_mem *mem, const struct cs_boot *boot, const char *cmdline,
 		       struct cs_boot_entry *ret, struct cs_err *err)
 {
@@ -219,7 +241,8 @@ int cs_boot_linux_load(const struct cs_mem *mem, const struct cs_boot *boot, con
 	if (boot->stock_kernel)
 		params.acpi_rsdp_addr = CS_ACPI_GPA;
 	fill_e820(mem, &params);
-	if (!cs_mem_write(mem, AT_BOOT_PARAMS, &params, sizeof(params)) ||
+	if (!write_seed(mem, &params.hdr) ||
+	    !cs_mem_write(mem, AT_BOOT_PARAMS, &params, sizeof(params)) ||
 	    !cs_mem_write(mem, AT_CMDLINE, cmdline, cmdline_bytes) || !write_tables(mem))
 		return cs_fail(err, EFAULT, "the guest's RAM does not reach its boot parameters");
 	*ret = (struct cs_boot_entry){ .rip = entry,

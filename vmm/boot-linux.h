@@ -31,7 +31,8 @@ struct cs_boot_entry {
 
 #define CS_CMDLINE_MAX 2048u /* COMMAND_LINE_SIZE of x86, its NUL included */
 
-/* Load boot->kernel_fd, boot->initrd_fd and (cmdline), write boot_params, page tables and GDT.
+/* Load boot->kernel_fd, boot->initrd_fd and (cmdline), write boot_params, a seed for the kernel's
+ * random numbers, page tables and GDT.
  * Whole pages of the kernel are mapped privately from its file over the guest's RAM, not read: what
  * the guest does not patch stays one copy for all guests of a template. -ENOEXEC: not an x86-64 ELF
  * kernel; -E2BIG: command line too long; -EFBIG: does not fit RAM. */

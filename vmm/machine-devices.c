@@ -193,8 +193,8 @@ int cs_machine_cmdline(const struct cs_machine *machine, char *text, size_t byte
 	 * all guests could share. vm.stat_interval: counters are folded each second
 	 * otherwise, which wakes a guest for as long as they move. That is also what shrinks the
 	 * CPUs' lists of free pages, which are never reported: so they are kept short. Each word is
-	 * compared with every parameter of the kernel, eight times over: what only a distribution's
-	 * kernel has (PCI, ports to look at) is told only to that. */
+	 * compared with every parameter of the kernel: what only a distribution's kernel has (PCI,
+	 * ports to look at) is told only to that. */
 	append(text, bytes, &used,
 	       "console=hvc0 quiet reboot=t panic=-1 tsc=reliable noreplace-smp "
 	       "sysctl.vm.stat_interval=600 sysctl.vm.percpu_pagelist_high_fraction=512%s%s",

@@ -122,6 +122,28 @@ static void test_loads(void **state)
 	assert_int_equal(params->e820_table[2].addr + params->e820_table[2].size, RAM_BYTES);
 }
 
+/* Each boot has random numbers of its own to begin with. */
+static void test_seed(void **state)
+{
+	const struct kernel kernel = honest();
+	const struct boot_params *params;
+	const struct setup_data *seed;
+	struct cs_boot_entry entry;
+	uint8_t before[32];
+
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(load(&kernel, "", -1, &entry), 0);
+		params = (const void *)at(entry.rsi);
+		seed = (const void *)at(params->hdr.setup_data);
+		assert_int_equal(seed->next, 0);
+		assert_int_equal(seed->type, SETUP_RNG_SEED);
+		assert_int_equal(seed->len, sizeof(before));
+		if (i)
+			assert_memory_not_equal(seed->data, before, sizeof(before));
+		memcpy(before, seed->data, sizeof(before));
+	}
+}
+
 /* What a guest writes over its kernel is its own. */
 static void test_kernel_file_untouched(void **state)
 {
@@ -234,6 +256,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_loads, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_kernel_file_untouched, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_initrd, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_seed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cmdline_too_long, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_refuses_liars, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_mptable, setup, teardown),
