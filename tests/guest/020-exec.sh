@@ -24,7 +24,7 @@ is "arguments arrive as they are" "$(printf 'a b|*|\n|$x|')" \
 # copy of 1 MiB takes a second or more.
 mib=100
 if emulated; then
-	mib=4
+	mib=2
 fi
 mib=${EXEC_MIB:-$mib}
 head -c $((mib << 20)) /dev/urandom >"$scratch/data"

@@ -31,10 +31,14 @@ cs exec "$me" -- sh -c '
 claim "the template is what it was, whatever a guest writes" cs template verify tiny
 claim "the guest lives on" cs exec "$me" -- true
 
-# ENOSPC is the guest's own business. Most of its room is taken without writing, which is slow where
-# the guest's kernel is emulated.
-is "a full overlay is ENOSPC in the guest" full \
-	"$(cs exec "$me" -- sh -c 'fallocate -l $(($(df -m / | awk "END { print \$4 }") - 2))M /most
-		dd if=/dev/zero of=/fill bs=1M count=1000 2>&1 | grep -q "No space" && echo full; rm -f /fill /most')"
-claim "and it lives on after that too" cs ping "$me"
+# ENOSPC is the guest's own business. Where the guest's kernel is emulated it takes minutes to fill its
+# memory: there it is tried when all is (scripts/check --full), and in the testbed always.
+if ! emulated || [ -n "${FILL_MEMORY:-}" ]; then
+	is "a full overlay is ENOSPC in the guest" full \
+		"$(cs exec "$me" -- sh -c 'fallocate -l $(($(df -m / | awk "END { print \$4 }") - 2))M /most
+			dd if=/dev/zero of=/fill bs=1M count=1000 2>&1 | grep -q "No space" && echo full; rm -f /fill /most')"
+	claim "and it lives on after that too" cs ping "$me"
+else
+	echo "left out here: a full overlay"
+fi
 finish

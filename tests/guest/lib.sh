@@ -4,7 +4,7 @@
 #
 # A test uses the store of a fixture that is built once for a given program, agent, kernel and roots,
 # and kept in $CLEARSTORE_TEST_DIR (by default in the cache, outside the tree). Its templates:
-#   tiny     busybox and a file of $big_mib MiB, /big: BIG_MIB, 16 by default
+#   tiny     busybox and a file of $big_mib MiB, /big: BIG_MIB, 8 by default
 #   debian   a real Debian (scripts/debian-root), for what needs one: ask with need_debian
 # Both hold a booted machine of 128 MiB and one CPU, so most guests need not boot; --cold ones, those
 # that persist and those with more CPUs do.
@@ -31,7 +31,7 @@ skip() {
 [ -x "$program" ] || skip "no clearstore to test (CLEARSTORE=/path/to/it)"
 kernel=${CLEARSTORE_KERNEL:-$cache/kernel/$("$top/scripts/build-kernel" --print-hash 2>/dev/null)/vmlinux}
 [ -f "$kernel" ] || skip "no guest kernel yet (scripts/build-kernel makes it)"
-big_mib=${BIG_MIB:-16}
+big_mib=${BIG_MIB:-8}
 busybox=$(command -v busybox) || skip "no busybox (apt-get install busybox-static)"
 
 # The program, never for longer than a host of two cores that is busy with others may take; and
