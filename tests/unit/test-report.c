@@ -232,6 +232,65 @@ static void test_set_again(void **state)
 	cs_report_free(report);
 }
 
+/* The columns stand under each other, whatever is in them and wherever it is shown. */
+static void test_odd_text(void **state)
+{
+	static const struct cs_column two[] = { { "a", "A", CS_CELL_TEXT },
+						{ "b", "B", CS_CELL_COUNT } };
+	struct cs_report *report = NULL;
+	char *text;
+
+	assert_int_equal(cs_report_open(two, 2, &report, NULL), 0);
+	cs_report_row(report);
+	cs_report_text(report, "a", "\xc3\xa4\\xc\\y");
+	cs_report_number(report, "b", 1);
+	cs_report_row(report);
+	cs_report_text(report, "a", "plain");
+	cs_report_number(report, "b", 1000);
+	text = format(report, CS_FORMAT_TABLE);
+	assert_string_equal(text, "A                   B\n"
+				  "\\xc3\\xa4\\x5cxc\\y    1\n"
+				  "plain            1000\n");
+	free(text);
+	cs_report_free(report);
+}
+
+static void test_elided(void **state)
+{
+	struct cs_report *report = open_report();
+	char *with, *without;
+	json_t *json;
+
+	cs_report_elide(report, "created");
+	cs_report_row(report);
+	cs_report_text(report, "name", "x");
+	cs_report_text(report, "command", "y");
+	without = format(report, CS_FORMAT_TABLE);
+	assert_string_equal(without, "NAME MEMORY N BOOT OK CPU COMMAND\n"
+				     "x         - -    - -    - y\n");
+	/* who reads JSON gets each column, always */
+	with = format(report, CS_FORMAT_JSON);
+	json = json_loads(with, 0, NULL);
+	assert_true(json_is_null(json_object_get(json_array_get(json, 0), "created")));
+	json_decref(json);
+	free(with);
+	cs_report_row(report);
+	cs_report_number(report, "created", 86400);
+	with = format(report, CS_FORMAT_TABLE);
+	assert_string_equal(with, "NAME MEMORY N BOOT CREATED             OK CPU COMMAND\n"
+				  "x         - -    - -                   -    - y\n"
+				  "-         - -    - 1970-01-02 00:00:00 -    - -\n");
+	free(with);
+	free(without);
+	cs_report_free(report);
+
+	report = open_report();
+	cs_report_elide(report, "nonesuch");
+	cs_report_row(report);
+	assert_int_equal(cs_report_format(report, CS_FORMAT_TABLE, &with, NULL), -EINVAL);
+	cs_report_free(report);
+}
+
 static void test_many_rows(void **state)
 {
 	struct cs_report *report = open_report();
@@ -258,7 +317,8 @@ int main(void)
 		cmocka_unit_test(test_json),           cmocka_unit_test(test_no_rows),
 		cmocka_unit_test(test_hostile_text),   cmocka_unit_test(test_odd_numbers),
 		cmocka_unit_test(test_mistakes_stick), cmocka_unit_test(test_set_again),
-		cmocka_unit_test(test_many_rows),
+		cmocka_unit_test(test_many_rows),      cmocka_unit_test(test_odd_text),
+		cmocka_unit_test(test_elided),
 	};
 
 	setenv("TZ", "UTC", 1);
