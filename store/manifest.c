@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "store/base/io.h"
+#include "store/base/json-read.h"
 #include "store/base/num.h"
 #include "store/daxdev.h"
 #include "store/daxtable.h"
@@ -85,11 +86,6 @@ int cs_manifest_digest(enum cs_part part, const struct cs_view *view,
 	return cs_digest_file(view->fd, view->bytes, progress, ret, err);
 }
 
-static void json_freep(json_t **json)
-{
-	json_decref(*json);
-}
-
 /* ---- reading: each says what is wrong with which key ---- */
 
 static int fail_key(struct cs_err *err, const char *key, const char *what)
@@ -97,52 +93,49 @@ static int fail_key(struct cs_err *err, const char *key, const char *what)
 	return cs_fail(err, EBADMSG, CS_MANIFEST_FILE ": '%.64s' %s", key, what);
 }
 
-static int get_u64(const json_t *from, const char *key, uint64_t max, uint64_t *ret,
+static int get_u64(const struct cs_json_value *from, const char *key, uint64_t max, uint64_t *ret,
 		   struct cs_err *err)
 {
-	const json_t *value = json_object_get(from, key);
+	const struct cs_json_value *value = cs_json_get(from, key);
 
-	if (!json_is_integer(value))
+	if (!value || value->kind != CS_JSON_INTEGER)
 		return fail_key(err, key, value ? "is no whole number" : "is missing");
-	if (json_integer_value(value) < 0 || (uint64_t)json_integer_value(value) > max)
+	if (value->integer < 0 || (uint64_t)value->integer > max)
 		return fail_key(err, key, "is out of range");
-	*ret = (uint64_t)json_integer_value(value);
+	*ret = (uint64_t)value->integer;
 	return 0;
 }
 
-static int get_bool(const json_t *from, const char *key, bool *ret, struct cs_err *err)
+static int get_bool(const struct cs_json_value *from, const char *key, bool *ret,
+		    struct cs_err *err)
 {
-	const json_t *value = json_object_get(from, key);
+	const struct cs_json_value *value = cs_json_get(from, key);
 
-	if (!json_is_boolean(value))
+	if (!value || (value->kind != CS_JSON_TRUE && value->kind != CS_JSON_FALSE))
 		return fail_key(err, key, value ? "is neither true nor false" : "is missing");
-	*ret = json_is_true(value);
+	*ret = value->kind == CS_JSON_TRUE;
 	return 0;
 }
 
-/* A string of (room) - 1 bytes at most, without NULs and control characters. */
-static int get_text(const json_t *from, const char *key, char *ret, size_t room, struct cs_err *err)
+/* A text of (room) - 1 bytes at most, without NULs and control characters. */
+static int get_text(const struct cs_json_value *from, const char *key, char *ret, size_t room,
+		    struct cs_err *err)
 {
-	const json_t *value = json_object_get(from, key);
-	const char *text = json_string_value(value);
-	size_t bytes;
+	const struct cs_json_value *value = cs_json_get(from, key);
 
-	if (!text)
+	if (!value || value->kind != CS_JSON_TEXT)
 		return fail_key(err, key, value ? "is no text" : "is missing");
-	bytes = json_string_length(value);
-	if (bytes >= room)
+	if (cs_json_text(value, ret, room) < 0)
 		return fail_key(err, key, "is too long");
-	for (size_t i = 0; i < bytes; i++) {
-		if ((unsigned char)text[i] < ' ' || text[i] == 0x7f)
+	for (const char *p = ret; *p; p++) {
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
 			return fail_key(err, key, "holds a control character");
 	}
-	memcpy(ret, text, bytes);
-	ret[bytes] = '\0';
 	return 0;
 }
 
-static int get_name(const json_t *from, const char *key, const char *const *names, size_t n,
-		    size_t *ret, struct cs_err *err)
+static int get_name(const struct cs_json_value *from, const char *key, const char *const *names,
+		    size_t n, size_t *ret, struct cs_err *err)
 {
 	char text[32];
 	int r;
@@ -159,7 +152,7 @@ static int get_name(const json_t *from, const char *key, const char *const *name
 	return fail_key(err, key, "says nothing that this version knows");
 }
 
-static int get_sha256(const json_t *from, const char *key, char ret[CS_DIGEST_TEXT],
+static int get_sha256(const struct cs_json_value *from, const char *key, char ret[CS_DIGEST_TEXT],
 		      struct cs_err *err)
 {
 	int r;
@@ -173,13 +166,13 @@ static int get_sha256(const json_t *from, const char *key, char ret[CS_DIGEST_TE
 	return 0;
 }
 
-static int parse_part(const json_t *json, enum cs_part part, struct cs_manifest_part *ret,
-		      struct cs_err *err)
+static int parse_part(const struct cs_json_value *json, enum cs_part part,
+		      struct cs_manifest_part *ret, struct cs_err *err)
 {
 	size_t medium = 0;
 	int r;
 
-	if (!json_is_object(json))
+	if (json->kind != CS_JSON_OBJECT)
 		return cs_fail(err, EBADMSG, CS_MANIFEST_FILE ": is no object");
 	r = get_u64(json, "bytes", BYTES_MAX, &ret->bytes, err);
 	if (r == 0)
@@ -201,7 +194,7 @@ static int parse_part(const json_t *json, enum cs_part part, struct cs_manifest_
 	}
 	if (!ret->bytes)
 		return fail_key(err, "bytes", "is 0");
-	if (json_object_get(json, "fs_verity")) {
+	if (cs_json_get(json, "fs_verity")) {
 		r = get_sha256(json, "fs_verity", ret->verity, err);
 		if (r < 0)
 			return r;
@@ -212,23 +205,23 @@ static int parse_part(const json_t *json, enum cs_part part, struct cs_manifest_
 }
 
 /* A part's name is its file's name: so only those that are known, and no path. */
-static int parse_parts(const json_t *json, struct cs_manifest *ret, struct cs_err *err)
+static int parse_parts(const struct cs_json_value *json, struct cs_manifest *ret,
+		       struct cs_err *err)
 {
-	json_t *parts = json_object_get(json, "parts"), *part;
-	const char *name;
+	const struct cs_json_value *parts = cs_json_get(json, "parts"), *name;
 	int r;
 
-	if (!json_is_object(parts))
+	if (!parts || parts->kind != CS_JSON_OBJECT)
 		return fail_key(err, "parts", parts ? "is no object" : "is missing");
-	json_object_foreach(parts, name, part)
+	cs_json_foreach(name, parts)
 	{
 		int i = 0;
 
-		while (i < CS_PART_MAX && strcmp(name, part_names[i]))
+		while (i < CS_PART_MAX && !cs_json_is(name, part_names[i]))
 			i++;
 		if (i == CS_PART_MAX)
 			return cs_fail(err, EBADMSG, CS_MANIFEST_FILE ": a part of unknown name");
-		r = parse_part(part, (enum cs_part)i, &ret->part[i], err);
+		r = parse_part(name + 1, (enum cs_part)i, &ret->part[i], err);
 		if (r < 0)
 			return cs_fail_in(err, r, "part '%s'", part_names[i]);
 	}
@@ -238,9 +231,10 @@ static int parse_parts(const json_t *json, struct cs_manifest *ret, struct cs_er
 }
 
 /* A saved machine is memory, state and what it was: all of it, or nothing. */
-static int parse_saved(const json_t *json, struct cs_manifest *ret, struct cs_err *err)
+static int parse_saved(const struct cs_json_value *json, struct cs_manifest *ret,
+		       struct cs_err *err)
 {
-	const json_t *saved = json_object_get(json, "saved");
+	const struct cs_json_value *saved = cs_json_get(json, "saved");
 	uint64_t vcpus = 0;
 	int r;
 
@@ -249,7 +243,7 @@ static int parse_saved(const json_t *json, struct cs_manifest *ret, struct cs_er
 		return fail_key(err, "saved", "needs the parts memory and state, and they need it");
 	if (!saved)
 		return 0;
-	if (!json_is_object(saved))
+	if (saved->kind != CS_JSON_OBJECT)
 		return fail_key(err, "saved", "is no object");
 	r = get_u64(saved, "ram_bytes", BYTES_MAX, &ret->saved.ram_bytes, err);
 	if (r == 0)
@@ -266,11 +260,12 @@ static int parse_saved(const json_t *json, struct cs_manifest *ret, struct cs_er
 }
 
 /* What came later: an older clearstore has not written it. */
-static int parse_parent(const json_t *json, struct cs_manifest *ret, struct cs_err *err)
+static int parse_parent(const struct cs_json_value *json, struct cs_manifest *ret,
+			struct cs_err *err)
 {
 	int r;
 
-	if (!json_object_get(json, "parent"))
+	if (!cs_json_get(json, "parent"))
 		return 0;
 	r = get_text(json, "parent", ret->parent, sizeof(ret->parent), err);
 	if (r == 0)
@@ -280,7 +275,7 @@ static int parse_parent(const json_t *json, struct cs_manifest *ret, struct cs_e
 	return r == -EINVAL ? fail_key(err, "parent", "is no version") : r;
 }
 
-static int parse_all(const json_t *json, struct cs_manifest *ret, struct cs_err *err)
+static int parse_all(const struct cs_json_value *json, struct cs_manifest *ret, struct cs_err *err)
 {
 	char cmdline[CMDLINE_MAX];
 	uint64_t created = 0;
@@ -319,18 +314,18 @@ static int parse_all(const json_t *json, struct cs_manifest *ret, struct cs_err 
 int cs_manifest_parse(const char *text, size_t bytes, struct cs_manifest **ret, struct cs_err *err)
 {
 	cs_auto(cs_manifest_freep) struct cs_manifest *manifest = calloc(1, sizeof(*manifest));
-	cs_auto(json_freep) json_t *json = NULL;
-	json_error_t why;
+	struct cs_json json;
 	uint64_t format;
 	int r;
 
 	if (!manifest)
 		return cs_fail_errno(err, ENOMEM, CS_MANIFEST_FILE);
-	json = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &why);
-	if (!json_is_object(json))
-		return cs_fail(err, EBADMSG, CS_MANIFEST_FILE ": not JSON (line %d)",
-			       json ? 1 : why.line);
-	r = get_u64(json, "format", INT32_MAX, &format, err);
+	r = cs_json_read(text, bytes, &json);
+	if (r < 0)
+		return cs_fail(err, EBADMSG, CS_MANIFEST_FILE ": %s (line %u)",
+			       r == -E2BIG ? "more in it than a manifest has" : "not JSON",
+			       json.line);
+	r = get_u64(json.value, "format", INT32_MAX, &format, err);
 	if (r < 0)
 		return r;
 	if (format > CS_MANIFEST_FORMAT)
@@ -338,7 +333,7 @@ int cs_manifest_parse(const char *text, size_t bytes, struct cs_manifest **ret, 
 			       "made by a newer clearstore (format %u, this one knows %d): update "
 			       "clearstore",
 			       (unsigned)format, CS_MANIFEST_FORMAT);
-	r = parse_all(json, manifest, err);
+	r = parse_all(json.value, manifest, err);
 	if (r < 0)
 		return r;
 	*ret = cs_steal(manifest);
@@ -358,6 +353,11 @@ int cs_manifest_load(int dirfd, struct cs_manifest **ret, struct cs_err *err)
 }
 
 /* ---- writing ---- */
+
+static void json_freep(json_t **json)
+{
+	json_decref(*json);
+}
 
 /* NULL: no memory, or a text that JSON cannot hold. */
 static json_t *format_part(enum cs_part name, const struct cs_manifest_part *part)
