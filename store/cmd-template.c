@@ -80,40 +80,24 @@ static int list_name(const char *name, void *arg)
 	return 0;
 }
 
-static void list_one(struct cs_report *report, const char *name, const struct cs_template *t)
+static int list_one(const char *name, const struct cs_template *t, const struct cs_err *broken,
+		    void *arg)
 {
+	struct cs_report *report = arg;
 	const struct cs_manifest *manifest = t ? cs_template_manifest(t) : NULL;
 
 	cs_report_row(report);
 	cs_report_text(report, "name", name);
-	if (!t)
-		return;
+	if (!t) {
+		cs_report_text(report, "broken", broken->text);
+		return 0;
+	}
 	cs_report_text(report, "version", cs_template_version(t));
 	cs_report_text(report, "kernel_release", manifest->kernel_release);
 	cs_report_text(report, "root_format", cs_root_format_name(manifest->root_format));
 	cs_report_number(report, "input_bytes", manifest->input_bytes);
 	cs_report_number(report, "stored_bytes", stored_bytes(manifest));
 	cs_report_number(report, "created", (uint64_t)manifest->created);
-}
-
-/* The last column is only there for people when something is broken, which is known at the end. */
-struct listing {
-	struct cs_report *brief, *whole;
-	bool broken;
-};
-
-static int list_both(const char *name, const struct cs_template *t, const struct cs_err *broken,
-		     void *arg)
-{
-	struct listing *listing = arg;
-
-	if (!listing->broken)
-		list_one(listing->brief, name, t);
-	list_one(listing->whole, name, t);
-	if (t)
-		return 0;
-	cs_report_text(listing->whole, "broken", broken->text);
-	listing->broken = true;
 	return 0;
 }
 
@@ -121,8 +105,7 @@ static int run_list(const struct cs_globals *globals, void *options, struct cs_e
 {
 	const struct list_options *o = options;
 	cs_auto(cs_store_freep) struct cs_store *store = NULL;
-	cs_auto(cs_report_freep) struct cs_report *brief = NULL, *whole = NULL;
-	struct listing listing = { .broken = globals->json };
+	cs_auto(cs_report_freep) struct cs_report *report = NULL;
 	int r;
 
 	r = cs_cmd_store_open(globals, &store, err);
@@ -130,15 +113,13 @@ static int run_list(const struct cs_globals *globals, void *options, struct cs_e
 		return r;
 	if (o->quiet)
 		return cs_template_names(store, list_name, NULL, err);
-	r = cs_report_open(list_columns, N(list_columns) - 1, &brief, err);
-	if (r == 0)
-		r = cs_report_open(list_columns, N(list_columns), &whole, err);
-	listing.brief = brief;
-	listing.whole = whole;
-	if (r == 0)
-		r = cs_template_each(store, list_both, &listing, err);
-	return r < 0 ? r
-		     : cs_cmd_print(globals, listing.broken ? whole : brief, CS_FORMAT_TABLE, err);
+	r = cs_report_open(list_columns, N(list_columns), &report, err);
+	if (r < 0)
+		return r;
+	/* for people it is only there when something is broken */
+	cs_report_elide(report, "broken");
+	r = cs_template_each(store, list_one, report, err);
+	return r < 0 ? r : cs_cmd_print(globals, report, CS_FORMAT_TABLE, err);
 }
 
 static const struct argp_option list_options[] = {

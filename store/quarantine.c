@@ -39,6 +39,22 @@ int cs_quarantine_put(struct cs_store *store, const char *name, const char *vers
 	return cs_publish_at(dirfd, note, 0644, words, strlen(words), err);
 }
 
+bool cs_quarantine_any(const struct cs_store *store)
+{
+	cs_auto(cs_dir_closep) DIR *dir = NULL;
+	struct dirent *entry;
+	int dirfd = open_folder(store);
+
+	dir = dirfd < 0 ? NULL : fdopendir(dirfd);
+	if (!dir)
+		return dirfd != -ENOENT;
+	while ((entry = readdir(dir))) {
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			return true;
+	}
+	return false;
+}
+
 bool cs_quarantine_get(const struct cs_store *store, const char *name, const char *version,
 		       char words[CS_QUARANTINE_TEXT])
 {

@@ -15,6 +15,9 @@
 int cs_quarantine_put(struct cs_store *store, const char *name, const char *version,
 		      const char *words, struct cs_err *err);
 
+/* Is there any note, of whatever version? True also when that cannot be told. */
+bool cs_quarantine_any(const struct cs_store *store);
+
 /* Is there a note? (words) is filled then; one that cannot be read counts. */
 bool cs_quarantine_get(const struct cs_store *store, const char *name, const char *version,
 		       char words[CS_QUARANTINE_TEXT]);

@@ -171,6 +171,22 @@ static int open_version(struct cs_template *t, int dirfd, struct cs_err *err)
 	return open_parts(t, fd, err);
 }
 
+/* Of a thousand every call counts: to the active version at once. False: step by step, which also
+ * says what is wrong. */
+static bool open_listed(struct cs_store *store, struct cs_template *t, int *ret, struct cs_err *err)
+{
+	cs_auto(cs_fd_closep) int fd = -1;
+
+	if (!t->listed || t->version[0])
+		return false;
+	fd = cs_version_open_active(cs_store_templates_fd(store), t->name, t->version);
+	if (fd < 0)
+		t->version[0] = '\0';
+	else
+		*ret = open_parts(t, fd, err);
+	return fd >= 0;
+}
+
 static int open_template(struct cs_store *store, const char *name, bool listed,
 			 struct cs_template **ret, struct cs_err *err)
 {
@@ -186,14 +202,17 @@ static int open_template(struct cs_store *store, const char *name, bool listed,
 	r = cs_template_split(name, t->name, t->version, err);
 	if (r < 0)
 		return r;
-	dirfd = openat(cs_store_templates_fd(store), t->name,
-		       O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (dirfd < 0 && errno == ENOENT)
-		return cs_fail(err, ENOENT,
-			       "template '%s': not there (see: clearstore template list)", t->name);
-	if (dirfd < 0)
-		return cs_fail_errno(err, errno, "template '%s'", t->name);
-	r = open_version(t, dirfd, err);
+	if (!open_listed(store, t, &r, err)) {
+		dirfd = openat(cs_store_templates_fd(store), t->name,
+			       O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (dirfd < 0 && errno == ENOENT)
+			return cs_fail(err, ENOENT,
+				       "template '%s': not there (see: clearstore template list)",
+				       t->name);
+		if (dirfd < 0)
+			return cs_fail_errno(err, errno, "template '%s'", t->name);
+		r = open_version(t, dirfd, err);
+	}
 	if (r < 0)
 		return cs_fail_in(err, r, "template '%s'", t->name);
 	*ret = cs_steal(t);
@@ -206,30 +225,31 @@ int cs_template_open_any(struct cs_store *store, const char *name, struct cs_tem
 	return open_template(store, name, false, ret, err);
 }
 
-static int open_sound(struct cs_store *store, const char *name, bool listed,
-		      struct cs_template **ret, struct cs_err *err)
+static int check_quarantine(struct cs_store *store, const struct cs_template *t, struct cs_err *err)
 {
-	cs_auto(cs_template_freep) struct cs_template *t = NULL;
 	char words[CS_QUARANTINE_TEXT];
-	int r;
 
-	r = open_template(store, name, listed, &t, err);
-	if (r < 0)
-		return r;
-	if (cs_quarantine_get(store, t->name, t->version, words))
-		return cs_fail(err, EBADMSG,
-			       "template '%s': version '%s' is in quarantine: %s (clearstore "
-			       "template rollback %s, or update it; verify lets it out when it is "
-			       "whole again)",
-			       t->name, t->version, words, t->name);
-	*ret = cs_steal(t);
-	return 0;
+	if (!cs_quarantine_get(store, t->name, t->version, words))
+		return 0;
+	return cs_fail(err, EBADMSG,
+		       "template '%s': version '%s' is in quarantine: %s (clearstore template "
+		       "rollback %s, or update it; verify lets it out when it is whole again)",
+		       t->name, t->version, words, t->name);
 }
 
 int cs_template_open(struct cs_store *store, const char *name, struct cs_template **ret,
 		     struct cs_err *err)
 {
-	return open_sound(store, name, false, ret, err);
+	cs_auto(cs_template_freep) struct cs_template *t = NULL;
+	int r;
+
+	r = open_template(store, name, false, &t, err);
+	if (r == 0)
+		r = check_quarantine(store, t, err);
+	if (r < 0)
+		return r;
+	*ret = cs_steal(t);
+	return 0;
 }
 
 int cs_template_check_present(struct cs_store *store, const struct cs_template *t,
@@ -277,6 +297,7 @@ struct each {
 	struct cs_store *store;
 	cs_template_fn fn;
 	void *arg;
+	bool quarantine; /* is any version in it? */
 };
 
 static int visit(const char *name, void *arg)
@@ -285,7 +306,9 @@ static int visit(const char *name, void *arg)
 	cs_auto(cs_template_freep) struct cs_template *t = NULL;
 	struct cs_err broken = { 0 };
 
-	open_sound(each->store, name, true, &t, &broken);
+	if (open_template(each->store, name, true, &t, &broken) == 0 && each->quarantine &&
+	    check_quarantine(each->store, t, &broken) < 0)
+		t = cs_template_free(t);
 	/* gone since it was listed */
 	if (!t && broken.code == ENOENT && cs_missing_at(cs_store_templates_fd(each->store), name))
 		return 0;
@@ -294,7 +317,7 @@ static int visit(const char *name, void *arg)
 
 int cs_template_each(struct cs_store *store, cs_template_fn fn, void *arg, struct cs_err *err)
 {
-	struct each each = { store, fn, arg };
+	struct each each = { store, fn, arg, cs_quarantine_any(store) };
 
 	return cs_template_names(store, visit, &each, err);
 }

@@ -4,10 +4,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "store/base/io.h"
@@ -95,13 +97,14 @@ int cs_version_next(int dirfd, char ret[CS_VERSION_TEXT], struct cs_err *err)
 
 /* ---- the active one ---- */
 
-int cs_version_read(int dirfd, char ret[CS_VERSION_TEXT], struct cs_err *err)
+/* The link is at (path). */
+static int read_link(int dirfd, const char *path, char ret[CS_VERSION_TEXT], struct cs_err *err)
 {
 	char target[CS_VERSION_TEXT + 1];
 	ssize_t n;
 	int r;
 
-	n = readlinkat(dirfd, LINK, target, sizeof(target) - 1);
+	n = readlinkat(dirfd, path, target, sizeof(target) - 1);
 	if (n < 0)
 		return cs_fail_errno(err, errno, "no active version");
 	target[n] = '\0';
@@ -110,6 +113,27 @@ int cs_version_read(int dirfd, char ret[CS_VERSION_TEXT], struct cs_err *err)
 		return r;
 	memcpy(ret, target, (size_t)n + 1);
 	return 0;
+}
+
+int cs_version_read(int dirfd, char ret[CS_VERSION_TEXT], struct cs_err *err)
+{
+	return read_link(dirfd, LINK, ret, err);
+}
+
+int cs_version_open_active(int templates_fd, const char *name, char ret[CS_VERSION_TEXT])
+{
+	struct open_how how = { .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+				.resolve = RESOLVE_NO_SYMLINKS };
+	char path[2 * CS_VERSION_TEXT];
+	int fd, r;
+
+	snprintf(path, sizeof(path), "%.*s/" LINK, CS_NAME_MAX, name);
+	r = read_link(templates_fd, path, ret, NULL);
+	if (r < 0)
+		return r;
+	snprintf(path, sizeof(path), "%.*s/%s", CS_NAME_MAX, name, ret);
+	fd = (int)syscall(SYS_openat2, templates_fd, path, &how, sizeof(how));
+	return fd < 0 ? -errno : fd;
 }
 
 int cs_version_active(struct cs_store *store, const char *name, char ret[CS_VERSION_TEXT],

@@ -97,8 +97,9 @@ int cs_pwrite_full(int fd, const void *buf, size_t bytes, uint64_t offset)
 	return 0;
 }
 
-/* Read to the end of file; the size is not asked for, since files of /proc and /sys say 0. */
-static int read_to_end(int fd, size_t max, char **ret, size_t *ret_bytes)
+/* Read to the end of file, also of those of /proc and /sys, which say that they are empty; where
+ * (size) is right, there is no need to ask for more. */
+static int read_to_end(int fd, off_t size, size_t max, char **ret, size_t *ret_bytes)
 {
 	cs_auto(cs_mem_freep) char *buf = NULL;
 	size_t room = 0, used = 0;
@@ -123,6 +124,8 @@ static int read_to_end(int fd, size_t max, char **ret, size_t *ret_bytes)
 		used += (size_t)n;
 		if (used > max)
 			return -EFBIG;
+		if ((off_t)used == size)
+			break;
 	}
 	buf[used] = '\0';
 	*ret = cs_steal(buf);
@@ -146,7 +149,7 @@ int cs_read_file_at(int dirfd, const char *name, size_t max, char **ret, size_t 
 		return -EISDIR;
 	if (!S_ISREG(st.st_mode))
 		return -EINVAL;
-	return read_to_end(fd, max, ret, ret_bytes);
+	return read_to_end(fd, st.st_size, max, ret, ret_bytes);
 }
 
 /* Is the open file (fd) still what (name) leads to? */

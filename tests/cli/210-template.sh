@@ -27,6 +27,7 @@ claim "nothing is left of the making" [ -z "$(ls -A "$TMPDIR")" ]
 
 cs template list
 claim "it is listed" grep -q '^web .*6\.12\.1-clearstore .*erofs' <<<"$out"
+claim "with no column of what is broken" grep -qE '^NAME .* CREATED$' <<<"$out"
 cs template list --json
 is "as JSON, too" 'web 1 erofs' "$(python3 -c 'import json,sys
 t = json.load(sys.stdin)[0]
@@ -98,12 +99,24 @@ is "a damaged one: status" 1 "$rc"
 claim "says what is damaged" has "$err" "part 'root' is damaged"
 cs template list
 claim "a damaged one is still listed" grep -q '^tar .*in quarantine' <<<"$out"
+claim "the reason has a column" grep -qE '^NAME .* BROKEN$' <<<"$out"
+claim "which is empty for others" grep -qE '^web .* -$' <<<"$out"
 chmod u+w "$store/templates/cpio/1"
 rm "$store/templates/cpio/1/manifest.json"
 cs template list
 claim "a broken one is listed, with its reason" grep -q '^cpio .*manifest.json' <<<"$out"
 cs template remove cpio
 is "and can be removed" 0 "$rc"
+
+chmod u+w "$store/templates/web" "$store/templates/web/1"
+mv "$store/templates/web/1" "$store/templates/elsewhere"
+ln -s ../elsewhere "$store/templates/web/1"
+cs template list
+claim "a link in place of a version is broken" grep -q "^web .*no version '1'" <<<"$out"
+rm "$store/templates/web/1"
+mv "$store/templates/elsewhere" "$store/templates/web/1"
+cs template list
+claim "back in its place it is whole" grep -qE '^web .* -$' <<<"$out"
 
 cs template list --quiet
 is "names only" 'tar web' "$(tr '\n' ' ' <<<"$out" | sed 's/ $//')"

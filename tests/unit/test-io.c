@@ -59,6 +59,7 @@ static void test_read_file(void **state)
 	struct scratch *scratch = *state;
 	char *text = NULL;
 	size_t bytes = 77;
+	int fd;
 
 	scratch_write(scratch->fd, "f", "hello");
 	assert_int_equal(cs_read_file_at(scratch->fd, "f", 5, &text, &bytes), 0);
@@ -69,6 +70,14 @@ static void test_read_file(void **state)
 	assert_int_equal(cs_read_file_at(scratch->fd, "empty", 0, &text, NULL), 0);
 	assert_string_equal(text, "");
 	free(text);
+	/* one of more than a page, which is read in more than one piece */
+	fd = openat(scratch->fd, "f", O_RDWR | O_CLOEXEC);
+	assert_int_equal(ftruncate(fd, 10000), 0);
+	close(fd);
+	assert_int_equal(cs_read_file_at(scratch->fd, "f", 10000, &text, &bytes), 0);
+	assert_int_equal(bytes, 10000);
+	free(text);
+	assert_int_equal(cs_read_file_at(scratch->fd, "f", 9999, &text, &bytes), -EFBIG);
 	/* a file whose size is said to be 0 */
 	assert_int_equal(cs_read_file_at(AT_FDCWD, "/proc/meminfo", 65536, &text, &bytes), 0);
 	assert_true(bytes > 100);

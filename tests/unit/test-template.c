@@ -2,6 +2,7 @@
 /* Templates: added whole or not at all, opened, checked, removed. */
 #include <sys/file.h>
 
+#include "store/quarantine.h"
 #include "store/subvol.h"
 #include "tests/unit/template-fixture.h"
 
@@ -261,6 +262,63 @@ static void test_each(void **state)
 	assert_int_equal(cs_template_each(f->store, note, seen, NULL), 7);
 }
 
+static void check_each(struct fixture *f, const char *wanted)
+{
+	char seen[200] = "";
+
+	assert_int_equal(cs_template_each(f->store, note, seen, NULL), 0);
+	assert_string_equal(seen, wanted);
+}
+
+/* A list is made in fewer calls than an opening, and finds the same wrong. */
+static void test_each_finds(void **state)
+{
+	struct fixture *f = *state;
+	const int templates_fd = cs_store_templates_fd(f->store);
+
+	add(f, "a");
+	add(f, "b");
+	check_each(f, "a b ");
+	/* a link in place of a folder could lead anywhere */
+	assert_int_equal(symlinkat("a", templates_fd, "c"), 0);
+	check_each(f, "a b c! ");
+	assert_null(open_one(f, "c"));
+	assert_int_equal(unlinkat(templates_fd, "c", 0), 0);
+	assert_int_equal(fchmodat(templates_fd, "b", 0755, 0), 0);
+	assert_int_equal(symlinkat("1", templates_fd, "b/2"), 0);
+	assert_int_equal(unlinkat(templates_fd, "b/active", 0), 0);
+	check_each(f, "a b! ");
+	assert_int_equal(symlinkat("2", templates_fd, "b/active"), 0);
+	check_each(f, "a b! ");
+	assert_null(open_one(f, "b"));
+	assert_int_equal(unlinkat(templates_fd, "b/active", 0), 0);
+	assert_int_equal(symlinkat("../a/1", templates_fd, "b/active"), 0);
+	check_each(f, "a b! ");
+	assert_int_equal(unlinkat(templates_fd, "b/active", 0), 0);
+	assert_int_equal(symlinkat("1", templates_fd, "b/active"), 0);
+	check_each(f, "a b ");
+
+	/* the folder of notes: not there, empty, with a note of another, with one of it */
+	assert_false(cs_quarantine_any(f->store));
+	assert_int_equal(cs_quarantine_put(f->store, "z", "1", "why", NULL), 0);
+	assert_true(cs_quarantine_any(f->store));
+	check_each(f, "a b ");
+	assert_int_equal(cs_quarantine_put(f->store, "a", "1", "why", NULL), 0);
+	check_each(f, "a! b ");
+	cs_quarantine_lift(f->store, "a", NULL);
+	cs_quarantine_lift(f->store, "z", NULL);
+	assert_false(cs_quarantine_any(f->store));
+	check_each(f, "a b ");
+
+	/* a part that is short, or gone */
+	assert_int_equal(fchmodat(templates_fd, "a/1", 0755, 0), 0);
+	assert_int_equal(fchmodat(templates_fd, "a/1/root", 0644, 0), 0);
+	scratch_write(templates_fd, "a/1/root", "short");
+	check_each(f, "a! b ");
+	assert_int_equal(unlinkat(templates_fd, "a/1/root", 0), 0);
+	check_each(f, "a! b ");
+}
+
 struct users {
 	int result;
 	char seen[100];
@@ -320,6 +378,7 @@ int main(void)
 						fixture_remove),
 		cmocka_unit_test_setup_teardown(test_verify, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_each, fixture_in_folder, fixture_remove),
+		cmocka_unit_test_setup_teardown(test_each_finds, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_remove, fixture_in_folder, fixture_remove),
 	};
 

@@ -35,6 +35,35 @@ static int join(const struct cs_version *version, void *arg)
 	return 0;
 }
 
+static void test_open_active(void **state)
+{
+	struct fixture *f = *state;
+	const int templates_fd = cs_store_templates_fd(f->store);
+	char version[CS_VERSION_TEXT];
+	struct stat found, wanted;
+	int fd;
+
+	add(f, "web");
+	update(f, true, "x");
+	fd = cs_version_open_active(templates_fd, "web", version);
+	assert_true(fd >= 0);
+	assert_string_equal(version, "2");
+	assert_int_equal(fstat(fd, &found), 0);
+	assert_int_equal(fstatat(templates_fd, "web/2", &wanted, 0), 0);
+	assert_int_equal(found.st_ino, wanted.st_ino);
+	assert_false(cs_missing_at(fd, "root"));
+	close(fd);
+	assert_int_equal(cs_version_open_active(templates_fd, "none", version), -ENOENT);
+	assert_int_equal(symlinkat("web", templates_fd, "link"), 0);
+	assert_int_equal(cs_version_open_active(templates_fd, "link", version), -ELOOP);
+	assert_int_equal(unlinkat(templates_fd, "web/active", 0), 0);
+	assert_int_equal(symlinkat("7", templates_fd, "web/active"), 0);
+	assert_int_equal(cs_version_open_active(templates_fd, "web", version), -ENOENT);
+	assert_int_equal(unlinkat(templates_fd, "web/active", 0), 0);
+	assert_int_equal(symlinkat("../web/1", templates_fd, "web/active"), 0);
+	assert_int_equal(cs_version_open_active(templates_fd, "web", version), -EINVAL);
+}
+
 static void check_versions(struct fixture *f, const char *wanted)
 {
 	char text[100] = "";
@@ -302,6 +331,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_numbers, fixture_in_folder, fixture_remove),
+		cmocka_unit_test_setup_teardown(test_open_active, fixture_in_folder,
+						fixture_remove),
 		cmocka_unit_test_setup_teardown(test_present, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_leftovers, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_quarantine, fixture_in_folder, fixture_remove),
