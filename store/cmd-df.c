@@ -93,21 +93,20 @@ static int add_owner(struct df *df, int kind, size_t group, const char *name)
 	return (int)owner;
 }
 
-static int add_version(const struct cs_version *version, void *arg)
+static int add_version(const char *version, void *arg)
 {
 	struct df *df = arg;
 	char name[2 * CS_VERSION_TEXT], path[2 * CS_VERSION_TEXT];
 	int owner;
 
-	snprintf(name, sizeof(name), "%s@%s", df->template, version->version);
-	snprintf(path, sizeof(path), "%s/%s", df->template, version->version);
+	snprintf(name, sizeof(name), "%s@%s", df->template, version);
+	snprintf(path, sizeof(path), "%s/%s", df->template, version);
 	owner = add_owner(df, VERSION, df->group, name);
 	return owner < 0 ? owner
 			 : add_folder(df, cs_store_templates_fd(df->store), path, (size_t)owner);
 }
 
-static int add_template(const char *name, const struct cs_template *t, const struct cs_err *broken,
-			void *arg)
+static int add_template(const char *name, void *arg)
 {
 	struct df *df = arg;
 	struct line *line;
@@ -121,7 +120,7 @@ static int add_template(const char *name, const struct cs_template *t, const str
 		return cs_fail_errno(df->err, ENOMEM, "df");
 	snprintf(line->name, sizeof(line->name), "%s", name);
 	df->template = name;
-	r = cs_version_each(df->store, name, add_version, df, df->err);
+	r = cs_version_names(df->store, name, add_version, df, df->err);
 	return r == -ENOENT ? 0 : r; /* removed meanwhile */
 }
 
@@ -224,7 +223,7 @@ static int run(const struct cs_globals *globals, void *options, struct cs_err *e
 	if (r == 0)
 		r = cs_report_open(columns, N(columns), &report, err);
 	if (r == 0)
-		r = cs_template_each(df.store, add_template, &df, err);
+		r = cs_template_names(df.store, add_template, &df, err);
 	if (r == 0)
 		r = cs_card_each(df.store, add_guest, &df, err);
 	if (r < 0)
