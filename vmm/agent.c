@@ -54,7 +54,8 @@ struct cs_agent {
 	struct cs_message *out;
 	const char *out_at;
 	size_t out_left;
-	bool thaw_owed, freeze_owed, stop_owed;
+	bool thaw_owed, freeze_owed, stop_owed, ping_owed;
+	bool pinged;           /* and not answered so far */
 	uint32_t freeze_flags; /* payload of FREEZE */
 	uint32_t stop[2];      /* payload of STOP */
 };
@@ -69,6 +70,7 @@ static void disconnect(struct cs_agent *agent)
 	agent->out_left = 0;
 	agent->freeze = FREEZE_NONE;
 	agent->going_down = agent->thaw_owed = agent->freeze_owed = false;
+	agent->pinged = agent->ping_owed = false;
 }
 
 static void lose(struct cs_agent *agent)
@@ -147,6 +149,10 @@ static bool put_owed(struct cs_agent *agent)
 		agent->freeze_owed = false;
 		return put_out(agent, make(CS_WIRE_FREEZE, &agent->freeze_flags,
 					   sizeof(agent->freeze_flags)));
+	}
+	if (agent->ping_owed) {
+		agent->ping_owed = false;
+		return put_out(agent, make(CS_WIRE_PING, NULL, 0));
 	}
 	/* A picture taken of a guest that has been told to stop would stop when it wakes up. */
 	if (agent->stop_owed && agent->freeze != FREEZE_DONE) {
@@ -260,6 +266,16 @@ static bool on_frozen(struct cs_agent *agent, uint32_t error)
 	return true;
 }
 
+static bool on_pong(struct cs_agent *agent, uint32_t value)
+{
+	if (!agent->pinged || agent->ping_owed)
+		return false;
+	agent->pinged = false;
+	if (agent->on.pong)
+		agent->on.pong(agent->spec.arg);
+	return true;
+}
+
 struct rule {
 	uint32_t type, least, most; /* bytes of payload */
 	unsigned stages;            /* in which it may come */
@@ -272,6 +288,7 @@ static const struct rule rules[] = {
 	{ CS_WIRE_EXITED, 4, 4, STAGE_READY, on_exited },
 	{ CS_WIRE_BYE, 4, 4, STAGE_HELLO | STAGE_READY | STAGE_EXITED, on_bye },
 	{ CS_WIRE_FROZEN, 4, 4, STAGE_READY | STAGE_EXITED, on_frozen },
+	{ CS_WIRE_PONG, 0, 0, STAGE_READY | STAGE_EXITED, on_pong },
 	{ CS_WIRE_TROUBLE, 1, CS_WIRE_MAX, STAGE_HELLO | STAGE_READY | STAGE_EXITED, on_trouble },
 };
 
@@ -402,14 +419,24 @@ int cs_agent_serve(struct cs_agent *agent, uint32_t port)
 	return agent->fd >= 0 ? -1 : make_pair(agent);
 }
 
+uint32_t cs_agent_version(const struct cs_agent *agent)
+{
+	return agent && agent->version ? agent->version : CS_WIRE_VERSION;
+}
+
+void cs_agent_expect(struct cs_agent *agent, uint32_t version)
+{
+	if (agent)
+		agent->version = version;
+}
+
 int cs_agent_resume(struct cs_agent *agent)
 {
 	int fd = agent->fd >= 0 ? -1 : make_pair(agent);
 
 	if (fd < 0)
 		return -1;
-	/* It was frozen when it was saved, and an older one cannot be. */
-	agent->version = CS_WIRE_VERSION;
+	agent->version = cs_agent_version(agent);
 	agent->stage = STAGE_HELLO;
 	if (put_out(agent, make_config(agent->spec.config, agent->version)) && flush(agent))
 		return fd;
@@ -475,6 +502,19 @@ int cs_agent_thaw(struct cs_agent *agent)
 		agent->thaw_owed = true;
 		agent->freeze = agent->freeze == FREEZE_ASKED ? FREEZE_DROPPED : FREEZE_NONE;
 	}
+	flush_now(agent);
+	return 0;
+}
+
+int cs_agent_ping(struct cs_agent *agent)
+{
+	if (!cs_agent_is_ready(agent))
+		return -ENOTCONN;
+	if (agent->version < 3)
+		return -EOPNOTSUPP;
+	if (agent->pinged)
+		return -EBUSY;
+	agent->pinged = agent->ping_owed = true;
 	flush_now(agent);
 	return 0;
 }

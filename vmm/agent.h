@@ -29,6 +29,7 @@ struct cs_agent_events {
 	 * -errno: they all run, because the guest could not do it, is on its way down (-ECANCELED)
 	 * or is no longer connected (-ENOTCONN; lost() follows). */
 	void (*frozen)(void *arg, int error);
+	void (*pong)(void *arg); /* the answer to cs_agent_ping() */
 };
 
 #define CS_AGENT_TROUBLE  400
@@ -47,6 +48,12 @@ int cs_agent_create(const struct cs_agent_spec *spec, struct cs_loop *loop, stru
 /* The guest connects to (port): our answer for cs_virtio_vsock_spec.serve: the device's end of a
  * socketpair, or -1: another port; or an agent is connected and alive. */
 int cs_agent_serve(struct cs_agent *agent, uint32_t port);
+
+/* The version of the protocol that the agent speaks, by its HELLO or cs_agent_expect(). */
+uint32_t cs_agent_version(const struct cs_agent *agent);
+
+/* It spoke (version) when it was saved: for cs_agent_resume(). */
+void cs_agent_expect(struct cs_agent *agent, uint32_t version);
 
 /* The machine goes on from a saved state, its control connection too: the device's end of a
  * socketpair on which the guest, frozen since it was saved, is told who it is now; ready() follows.
@@ -69,6 +76,10 @@ int cs_agent_freeze(struct cs_agent *agent, uint32_t flags);
  * called for it. Harmless when nothing is frozen. -ENOTCONN: nobody is there to be told: an agent
  * that connects again thaws by itself. */
 int cs_agent_thaw(struct cs_agent *agent);
+
+/* Ask it for a sign of life: pong() will be called, once, or lost() before. -ENOTCONN: no agent has
+ * said READY; -EBUSY: the last one is not answered yet; -EOPNOTSUPP: it is too old to know how. */
+int cs_agent_ping(struct cs_agent *agent);
 
 /* The agent has said READY and is still connected. */
 bool cs_agent_is_ready(const struct cs_agent *agent);

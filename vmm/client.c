@@ -13,6 +13,7 @@
 #include "store/base/num.h"
 #include "store/base/own.h"
 #include "vmm/client-private.h"
+#include "vmm/control.h"
 
 #define FIRST_RETRY_MS 10
 #define LAST_RETRY_MS  200
@@ -178,7 +179,7 @@ static int receive_by(int fd, void *buf, size_t bytes, const struct cs_patience 
 	return 0;
 }
 
-static int ping(int fd, const struct cs_patience *patience, uint64_t *ret_us)
+static int ping_port(int fd, const struct cs_patience *patience, uint64_t *ret_us)
 {
 	struct {
 		struct cs_wire_head head;
@@ -201,13 +202,22 @@ static int ping(int fd, const struct cs_patience *patience, uint64_t *ret_us)
 int cs_client_ping(int dirfd, unsigned timeout_ms, uint64_t *ret_us, struct cs_err *err)
 {
 	const struct cs_patience patience = { cs_client_now_ms() + timeout_ms, -1 };
+	const uint64_t start_ns = now_ns();
 	cs_auto(cs_fd_closep) int fd = -1;
 	int r;
 
+	r = cs_control_call(dirfd, "ping", timeout_ms, NULL, NULL);
+	if (r == 0) {
+		*ret_us = (now_ns() - start_ns) / 1000;
+		return 0;
+	}
+	if (r == -ETIMEDOUT)
+		return call_failed(r, err);
+	/* Not so far, or not by this monitor, not for this user, or not by this agent. */
 	r = cs_client_call(dirfd, CS_WIRE_AGENT_PORT, &patience, &fd, err);
 	if (r < 0)
 		return r;
-	r = ping(fd, &patience, ret_us);
+	r = ping_port(fd, &patience, ret_us);
 	if (r == -ETIMEDOUT)
 		return cs_fail(err, ETIMEDOUT, "its agent took the ping and does not answer");
 	if (r < 0)

@@ -24,7 +24,8 @@ int cs_wire_send(int fd, enum cs_wire_type type, const void *payload, size_t byt
  * not ours. */
 int cs_wire_receive(int fd, struct cs_wire_head *ret, void *buf);
 
-/* Ping the agent: round trip in microseconds. Errors as cs_client_connect(). */
+/* Ping the agent: round trip in microseconds, by way of its monitor, or by a connection of its own
+ * where that does not know how. Errors as cs_client_connect(). */
 int cs_client_ping(int dirfd, unsigned timeout_ms, uint64_t *ret_us, struct cs_err *err);
 
 #define CS_EXEC_WAIT_MS 30000u

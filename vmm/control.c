@@ -210,20 +210,31 @@ static bool on_save(struct cs_control_client *client, const char *rest)
 	return cs_watch_set(client->watch, EPOLLIN) == 0 && finish(client, r, &err);
 }
 
-static bool on_fold(struct cs_control_client *client, const char *rest)
+/* A request whose answer comes later. */
+static bool later(struct cs_control_client *client,
+		  int (*begin)(void *arg, struct cs_control_client *client, struct cs_err *err))
 {
-	const struct cs_control_spec *spec = &client->control->spec;
 	struct cs_err err = { 0 };
 	int r;
 
 	if (cs_watch_set(client->watch, 0) < 0)
 		return false;
 	client->waits = true;
-	r = spec->ops->fold(spec->arg, client, &err);
+	r = begin(client->control->spec.arg, client, &err);
 	if (r == 0)
 		return true;
 	client->waits = false;
 	return cs_watch_set(client->watch, EPOLLIN) == 0 && finish(client, r, &err);
+}
+
+static bool on_fold(struct cs_control_client *client, const char *rest)
+{
+	return later(client, client->control->spec.ops->fold);
+}
+
+static bool on_ping(struct cs_control_client *client, const char *rest)
+{
+	return later(client, client->control->spec.ops->ping);
 }
 
 void cs_control_answer(struct cs_control_client *client, const char *text, const struct cs_err *why)
@@ -258,6 +269,7 @@ static bool handle(struct cs_control_client *client)
 		{ "quit", ops->quit != NULL, false, on_quit },
 		{ "console", ops->console != NULL, false, on_console },
 		{ "fold", ops->fold != NULL, false, on_fold },
+		{ "ping", ops->ping != NULL, false, on_ping },
 		{ "save", ops->save != NULL, true, on_save },
 	};
 	char *rest = strchr(client->line, ' ');
@@ -275,7 +287,7 @@ static bool handle(struct cs_control_client *client)
 	}
 	return answer(client, "error",
 		      "not a request (status, stop [MS], reboot, pause, resume, enroll, "
-		      "balloon BYTES, fold, quit, console, save)");
+		      "balloon BYTES, fold, ping, quit, console, save)");
 }
 
 /* ---- clients */

@@ -10,6 +10,7 @@
  *   stop [GRACE_MS]   ok            asks the agent to power off; the machine then ends
  *   reboot            ok
  *   pause, resume     ok
+ *   ping              ok            when the guest's agent has answered
  *   balloon BYTES     ok            ask the guest to get by with so many bytes of its RAM
  *   quit              ok            end at once
  *   enroll on|off     ok bytes=N    let the kernel merge what the guest wrote with what others did
@@ -73,8 +74,10 @@ struct cs_control_ops {
 		    const char *words, struct cs_err *err);
 	/* Give back what did not change; on 0 the client is owed an answer, as of a save. */
 	int (*fold)(void *arg, struct cs_control_client *client, struct cs_err *err);
-	/* The client of a save or a fold is gone before its answer, none is owed any more; or the
-	 * one that it held on to behind a cs_control_answer_held(). */
+	/* Ask the guest for a sign of life; on 0 the client is owed an answer. */
+	int (*ping)(void *arg, struct cs_control_client *client, struct cs_err *err);
+	/* The client of a save, a fold or a ping is gone before its answer, none is owed any more;
+	 * or the one that it held on to behind a cs_control_answer_held(). */
 	void (*save_gone)(void *arg, struct cs_control_client *client);
 };
 

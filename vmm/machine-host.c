@@ -8,6 +8,7 @@
 
 #include "store/base/io.h"
 #include "vmm/machine-private.h"
+#include "vmm/ping.h"
 #include "vmm/virtio-devices.h"
 
 /* What the agent needs behind its grace, to sync and unmount, before we end the machine ourselves.
@@ -60,12 +61,20 @@ static void agent_lost(void *arg)
 
 	machine->agent_ready = false;
 	machine->agent_gone = true;
+	cs_pings_lost(machine->pings);
 	cs_timer_set(machine->halt_timer, HALT_CHECK_FIRST_MS);
 }
 
 static void agent_frozen(void *arg, int error)
 {
 	cs_snapshot_frozen(arg, error);
+}
+
+static void agent_pong(void *arg)
+{
+	const struct cs_machine *machine = arg;
+
+	cs_pings_answered(machine->pings);
 }
 
 /* ---- the control socket
@@ -213,10 +222,19 @@ static int control_fold(void *arg, struct cs_control_client *client, struct cs_e
 	return cs_fold_begin(arg, client, err);
 }
 
+static int control_ping(void *arg, struct cs_control_client *client, struct cs_err *err)
+{
+	const struct cs_machine *machine = arg;
+
+	return cs_pings_begin(machine->pings, client, err);
+}
+
 static void control_save_gone(void *arg, struct cs_control_client *client)
 {
 	struct cs_machine *machine = arg;
 
+	if (cs_pings_gone(machine->pings, client))
+		return;
 	if (cs_fold_is_for(machine->fold, client))
 		machine->fold = cs_fold_free(machine->fold);
 	else
@@ -232,6 +250,7 @@ int cs_machine_add_services(struct cs_machine *machine, struct cs_err *err)
 		.trouble = agent_trouble,
 		.lost = agent_lost,
 		.frozen = agent_frozen,
+		.pong = agent_pong,
 	};
 	static const struct cs_control_ops ops = {
 		.status = control_status,
@@ -245,6 +264,7 @@ int cs_machine_add_services(struct cs_machine *machine, struct cs_err *err)
 		.console = control_console,
 		.save = control_save,
 		.fold = control_fold,
+		.ping = control_ping,
 		.save_gone = control_save_gone,
 	};
 	const struct cs_agent_spec agent = { .config = machine->spec.agent,
@@ -256,7 +276,11 @@ int cs_machine_add_services(struct cs_machine *machine, struct cs_err *err)
 	int r;
 
 	r = cs_agent_create(&agent, machine->loop, &machine->agent, err);
-	if (r < 0 || control.listen_fd < 0)
+	if (r < 0)
 		return r;
+	if (cs_pings_create(machine->agent, &machine->pings) < 0)
+		return cs_fail_errno(err, ENOMEM, "cannot serve the guest's agent");
+	if (control.listen_fd < 0)
+		return 0;
 	return cs_control_create(&control, machine->loop, &machine->control, err);
 }

@@ -54,6 +54,7 @@ struct cs_machine {
 	int pagemap_fd;                          /* -1: this host has none, and nothing is saved */
 	struct cs_boot_span file[CS_BOOT_FILES]; /* where it was booted from; none when restored */
 	struct cs_fold *fold;                    /* the fold under way; NULL: none */
+	struct cs_pings *pings;                  /* who waits for a sign of life */
 	struct cs_snapshot *snapshot;            /* the save under way; NULL: none */
 
 	struct cs_timer *halt_timer; /* armed while the agent is gone: did the guest halt? */

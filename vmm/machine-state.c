@@ -37,16 +37,18 @@ static void describe_cpus(const struct cs_machine *machine, struct cs_stream *st
 
 /* The agent in the saved memory is who it was: it can only be told who it is now in words it knows.
  */
-static void describe_agent(struct cs_stream *stream)
+static void describe_agent(const struct cs_machine *machine, struct cs_stream *stream)
 {
-	uint32_t protocol = CS_WIRE_VERSION;
+	uint32_t protocol = cs_agent_version(machine->agent);
 
 	cs_stream_field(stream, protocol);
-	if (protocol != CS_WIRE_VERSION)
+	if (protocol < CS_WIRE_OLDEST_SAVED || protocol > CS_WIRE_VERSION)
 		cs_stream_refuse(stream, ESTALE,
 				 "saved with an agent that speaks version %u of the protocol, this "
 				 "clearstore speaks %u (template warm makes it anew)",
 				 protocol, CS_WIRE_VERSION);
+	else
+		cs_agent_expect(machine->agent, protocol);
 }
 
 static void describe_segment(const struct cs_seg *seg, size_t i, struct cs_stream *stream)
@@ -74,7 +76,7 @@ static void describe_shape(const struct cs_machine *machine, struct cs_stream *s
 
 	cs_stream_section(stream, "machine", MACHINE_VERSION);
 	describe_cpus(machine, stream);
-	describe_agent(stream);
+	describe_agent(machine, stream);
 	cs_stream_field(stream, segments);
 	if (segments != ram->n)
 		cs_stream_refuse(stream, ESTALE,

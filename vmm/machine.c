@@ -15,6 +15,7 @@
 #include "vmm/irq.h"
 #include "vmm/machine-private.h"
 #include "vmm/mptable.h"
+#include "vmm/ping.h"
 #include "vmm/quirks.h"
 #include "vmm/snapshot-memory.h"
 
@@ -397,6 +398,7 @@ struct cs_machine *cs_machine_free(struct cs_machine *machine)
 	cs_control_free(machine->control);
 	cs_snapshot_free(machine->snapshot);
 	cs_fold_free(machine->fold);
+	cs_pings_free(machine->pings);
 	cs_agent_free(machine->agent);
 	cs_timer_free(machine->halt_timer);
 	cs_timer_free(machine->stop_timer);

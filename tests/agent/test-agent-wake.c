@@ -522,6 +522,23 @@ static void test_freeze_at_once(void **state)
 	guest_end(g);
 }
 
+/* The monitor asks by the connection that is there; also a guest that is frozen answers. */
+static void test_ping(void **state)
+{
+	struct guest *g = boot(state, NULL, NULL);
+	uint8_t payload[CS_WIRE_MAX + 1];
+
+	peer_send(g->control, CS_WIRE_PING, NULL, 0);
+	assert_int_equal(peer_expect(g->control, CS_WIRE_PONG, payload), 0);
+	guest_freeze(g, 0);
+	peer_send(g->control, CS_WIRE_PING, "7 bytes", 7);
+	assert_int_equal(peer_expect(g->control, CS_WIRE_PONG, payload), 7);
+	assert_memory_equal(payload, "7 bytes", 7);
+	guest_resume(g, &second);
+	peer_send(g->control, CS_WIRE_PING, NULL, 0);
+	assert_int_equal(peer_expect(g->control, CS_WIRE_PONG, payload), 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, guest_make, guest_unmake)
@@ -543,6 +560,7 @@ int main(void)
 		TEST(connection_lives_on),
 		TEST(bad_config),
 		TEST(freeze_at_once),
+		TEST(ping),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,7 +23,7 @@ struct world {
 	pthread_mutex_t lock;
 	struct cs_loop *loop;
 	struct cs_agent *agent;
-	unsigned ready, exited, byes, troubles, lost, frozen;
+	unsigned ready, exited, byes, troubles, lost, frozen, pongs;
 	unsigned status;
 	int error; /* of frozen() */
 	enum cs_wire_stop reason;
@@ -73,12 +73,18 @@ static inline void on_frozen(void *arg, int error)
 	w->error = error;
 }
 
+static inline void on_pong(void *arg)
+{
+	((struct world *)arg)->pongs++;
+}
+
 static const struct cs_agent_events events = { .ready = on_ready,
 					       .exited = on_exited,
 					       .bye = on_bye,
 					       .trouble = on_trouble,
 					       .lost = on_lost,
-					       .frozen = on_frozen };
+					       .frozen = on_frozen,
+					       .pong = on_pong };
 static char words[][8] = { "sh", "-c", "exit 7", "A=1" };
 static char *const command[] = { words[0], words[1], words[2], NULL };
 static char *const env[] = { words[3], NULL };

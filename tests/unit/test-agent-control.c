@@ -306,6 +306,60 @@ static void test_too_long_command(void **state)
 	assert_null(agent);
 }
 
+static void test_ping(void **state)
+{
+	struct world *w = *state;
+	char payload[64];
+	int fd = hello(w);
+
+	assert_int_equal(cs_agent_ping(w->agent), -ENOTCONN);
+	put(fd, CS_WIRE_READY, NULL, 0);
+	settle(w->loop);
+	for (unsigned i = 1; i <= 2; i++) {
+		assert_int_equal(cs_agent_ping(w->agent), 0);
+		assert_int_equal(cs_agent_ping(w->agent), -EBUSY);
+		settle(w->loop);
+		assert_int_equal(get(fd, CS_WIRE_PING, payload, sizeof(payload)), 0);
+		assert_silent(fd);
+		put(fd, CS_WIRE_PONG, NULL, 0);
+		settle(w->loop);
+		assert_int_equal(w->pongs, i);
+	}
+	/* It answers what nobody has asked. */
+	put(fd, CS_WIRE_PONG, NULL, 0);
+	settle(w->loop);
+	assert_int_equal(w->pongs, 2);
+	assert_int_equal(w->lost, 1);
+	assert_cut_off(fd);
+
+	/* One that is lost meanwhile does not count for the next. */
+	fd = hello_ready(w);
+	assert_int_equal(cs_agent_ping(w->agent), 0);
+	settle(w->loop);
+	close(fd);
+	settle(w->loop);
+	fd = hello_ready(w);
+	assert_int_equal(cs_agent_ping(w->agent), 0);
+	close(fd);
+	settle(w->loop);
+
+	fd = hello_version(w, 2);
+	put(fd, CS_WIRE_READY, NULL, 0);
+	settle(w->loop);
+	assert_int_equal(cs_agent_ping(w->agent), -EOPNOTSUPP);
+	close(fd);
+	settle(w->loop);
+
+	/* What was saved with an older agent goes on with it. */
+	cs_agent_expect(w->agent, 2);
+	fd = cs_agent_resume(w->agent);
+	assert_int_equal(cs_agent_version(w->agent), 2);
+	put(fd, CS_WIRE_READY, NULL, 0);
+	settle(w->loop);
+	assert_int_equal(cs_agent_ping(w->agent), -EOPNOTSUPP);
+	close(fd);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, open_world, close_world)
@@ -313,7 +367,7 @@ int main(void)
 		TEST(life),          TEST(seed_is_fresh),     TEST(in_pieces),
 		TEST(one_at_a_time), TEST(stop_before_hello), TEST(stop_flood),
 		TEST(wrong_version), TEST(bad_messages),      TEST(long_trouble),
-		TEST(trouble_flood), TEST(too_long_command),
+		TEST(trouble_flood), TEST(too_long_command),  TEST(ping),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,12 +2,15 @@
 /* Commands against monitors and agents that are there, or are not: connect, ping. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -126,12 +129,79 @@ static void test_ping(void **state)
 	}
 }
 
+/* ---- ping by the monitor */
+
+struct desk { /* a control socket that gives one answer */
+	int listen_fd;
+	const char *answer; /* NULL: none */
+	char line[32];
+};
+
+static void *serve_desk(void *arg)
+{
+	struct desk *desk = arg;
+	int fd = accept4(desk->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	ssize_t n = recv(fd, desk->line, sizeof(desk->line) - 1, 0);
+
+	desk->line[n < 0 ? 0 : n] = '\0';
+	if (desk->answer)
+		send(fd, desk->answer, strlen(desk->answer), MSG_NOSIGNAL);
+	else
+		recv(fd, desk->line + 20, 1, 0); /* until it gives up */
+	close(fd);
+	return NULL;
+}
+
+static void test_ping_by_monitor(void **state)
+{
+	static const struct {
+		const char *answer;
+		int rc, script;
+	} rows[] = {
+		{ "ok\n", 0, -1 },
+		{ NULL, -ETIMEDOUT, -1 },
+		/* Then by a connection of its own, which has the last word. */
+		{ "error not a request\n", 0, 0 },
+		{ "error its agent is too old\n", -EPROTO, 1 },
+		{ "", 0, 0 },
+	};
+	struct world *w = *state;
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct desk desk = { .answer = rows[i].answer };
+		struct sockaddr_un addr = { .sun_family = AF_UNIX };
+		struct cs_err err = { 0 };
+		uint64_t us = UINT64_MAX;
+		pthread_t thread;
+
+		snprintf(addr.sun_path, sizeof(addr.sun_path), "/proc/self/fd/%d/control.sock",
+			 w->dirfd);
+		desk.listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(bind(desk.listen_fd, (const struct sockaddr *)&addr, sizeof(addr)),
+				 0);
+		assert_int_equal(listen(desk.listen_fd, 1), 0);
+		assert_int_equal(pthread_create(&thread, NULL, serve_desk, &desk), 0);
+		w->number = rows[i].script;
+		if (rows[i].script >= 0)
+			world_start(w, script_ping);
+		assert_int_equal(cs_client_ping(w->dirfd, rows[i].answer ? 20000 : 100, &us, &err),
+				 rows[i].rc);
+		assert_int_equal(us == UINT64_MAX, rows[i].rc != 0);
+		assert_int_equal(pthread_join(thread, NULL), 0);
+		assert_string_equal(desk.line, "ping\n");
+		if (rows[i].script >= 0)
+			world_finish(w);
+		close(desk.listen_fd);
+		unlinkat(w->dirfd, "control.sock", 0);
+	}
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, world_open, world_close)
 	const struct CMUnitTest tests[] = {
 		TEST(connect),          TEST(connect_nobody), TEST(connect_refused),
-		TEST(connect_nonsense), TEST(ping),
+		TEST(connect_nonsense), TEST(ping),           TEST(ping_by_monitor),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,7 +38,7 @@ void cs_control_send(struct cs_agent *a, enum cs_wire_type type, const void *pay
 	cs_head_put(message, type, (uint32_t)n);
 	if (n)
 		memcpy(message + CS_HEAD_BYTES, payload, n);
-	/* A few bytes in a guest's lifetime: it blocks only when the monitor has stopped reading,
+	/* A few bytes: it blocks only when the monitor has stopped reading,
 	 * and then there is nobody to serve. */
 	if (send(a->control.fd, message, CS_HEAD_BYTES + n, MSG_NOSIGNAL) < 0)
 		a->control_broken = true;
@@ -241,6 +241,11 @@ static void on_config(struct cs_agent *a, struct cs_reader *r)
 		cs_wake_config(a, &config);
 }
 
+static void on_ping(struct cs_agent *a, struct cs_reader *r)
+{
+	cs_control_send(a, CS_WIRE_PONG, r->at, r->left);
+}
+
 /* What the monitor may send while we serve. */
 static const struct {
 	uint32_t type, least, most;
@@ -250,6 +255,7 @@ static const struct {
 	{ CS_WIRE_FREEZE, 4, 4, on_freeze },
 	{ CS_WIRE_THAW, 0, 0, on_thaw },
 	{ CS_WIRE_CONFIG, sizeof(struct cs_wire_config), CS_WIRE_MAX, on_config },
+	{ CS_WIRE_PING, 0, 64, on_ping },
 };
 
 static bool dispatch(struct cs_agent *a, struct cs_wire_head head, const uint8_t *payload)

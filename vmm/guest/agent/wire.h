@@ -13,6 +13,8 @@
  *   host STOP, guest BYE, after which the monitor ends the machine
  *   host FREEZE, guest FROZEN, host THAW; each FREEZE gets one FROZEN, also one that a THAW
  * overtook
+ *   host PING, guest PONG, after READY. Since version 3: a connection for each costs a guest whose
+ *   kernel is emulated more than its answer
  *
  * service: the host connects to the guest's port CS_WIRE_AGENT_PORT, as often as it likes.
  *   PING -> PONG; or EXEC, then STDIN SIGNAL RESIZE against STARTED STDOUT STDERR CREDIT, closed by
@@ -27,8 +29,9 @@
 
 #include <stdint.h>
 
-#define CS_WIRE_VERSION      2u
+#define CS_WIRE_VERSION      3u
 #define CS_WIRE_OLDEST       1u /* what the host still serves: without FREEZE */
+#define CS_WIRE_OLDEST_SAVED 2u /* what can wake up from a saved state */
 #define CS_WIRE_CONTROL_PORT 1u
 #define CS_WIRE_AGENT_PORT   1u
 #define CS_WIRE_HOST_CID     2u
@@ -57,10 +60,12 @@ enum cs_wire_type {
 		9, /* guest: u32 errno; 0: no process runs but the agent; else all run again */
 	CS_WIRE_THAW = 10, /* host: nothing. Harmless when nothing is frozen */
 
-	/* service */
+	/* both */
 	CS_WIRE_PING = 16, /* host: any payload up to 64 bytes */
 	CS_WIRE_PONG =
 		17, /* guest: the same payload; answered by the agent itself, no process started */
+
+	/* service */
 	CS_WIRE_EXEC = 18, /* host: struct cs_wire_exec, string user ("" root), string folder ("";
 			      "/"), list argv, list env */
 	CS_WIRE_STARTED = 19, /* guest: u32 pid in the guest */
