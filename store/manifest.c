@@ -7,7 +7,6 @@
 #include <sys/mman.h>
 
 #include "store/base/io.h"
-#include "store/base/json-read.h"
 #include "store/base/num.h"
 #include "store/daxdev.h"
 #include "store/daxtable.h"
@@ -86,6 +85,11 @@ int cs_manifest_digest(enum cs_part part, const struct cs_view *view,
 	return cs_digest_file(view->fd, view->bytes, progress, ret, err);
 }
 
+static void json_freep(json_t **json)
+{
+	json_decref(*json);
+}
+
 /* ---- reading: each says what is wrong with which key ---- */
 
 static int fail_key(struct cs_err *err, const char *key, const char *what)
@@ -93,49 +97,52 @@ static int fail_key(struct cs_err *err, const char *key, const char *what)
 	return cs_fail(err, EBADMSG, CS_MANIFEST_FILE ": '%.64s' %s", key, what);
 }
 
-static int get_u64(const struct cs_json_value *from, const char *key, uint64_t max, uint64_t *ret,
+static int get_u64(const json_t *from, const char *key, uint64_t max, uint64_t *ret,
 		   struct cs_err *err)
 {
-	const struct cs_json_value *value = cs_json_get(from, key);
+	const json_t *value = json_object_get(from, key);
 
-	if (!value || value->kind != CS_JSON_INTEGER)
+	if (!json_is_integer(value))
 		return fail_key(err, key, value ? "is no whole number" : "is missing");
-	if (value->integer < 0 || (uint64_t)value->integer > max)
+	if (json_integer_value(value) < 0 || (uint64_t)json_integer_value(value) > max)
 		return fail_key(err, key, "is out of range");
-	*ret = (uint64_t)value->integer;
+	*ret = (uint64_t)json_integer_value(value);
 	return 0;
 }
 
-static int get_bool(const struct cs_json_value *from, const char *key, bool *ret,
-		    struct cs_err *err)
+static int get_bool(const json_t *from, const char *key, bool *ret, struct cs_err *err)
 {
-	const struct cs_json_value *value = cs_json_get(from, key);
+	const json_t *value = json_object_get(from, key);
 
-	if (!value || (value->kind != CS_JSON_TRUE && value->kind != CS_JSON_FALSE))
+	if (!json_is_boolean(value))
 		return fail_key(err, key, value ? "is neither true nor false" : "is missing");
-	*ret = value->kind == CS_JSON_TRUE;
+	*ret = json_is_true(value);
 	return 0;
 }
 
-/* A text of (room) - 1 bytes at most, without NULs and control characters. */
-static int get_text(const struct cs_json_value *from, const char *key, char *ret, size_t room,
-		    struct cs_err *err)
+/* A string of (room) - 1 bytes at most, without NULs and control characters. */
+static int get_text(const json_t *from, const char *key, char *ret, size_t room, struct cs_err *err)
 {
-	const struct cs_json_value *value = cs_json_get(from, key);
+	const json_t *value = json_object_get(from, key);
+	const char *text = json_string_value(value);
+	size_t bytes;
 
-	if (!value || value->kind != CS_JSON_TEXT)
+	if (!text)
 		return fail_key(err, key, value ? "is no text" : "is missing");
-	if (cs_json_text(value, ret, room) < 0)
+	bytes = json_string_length(value);
+	if (bytes >= room)
 		return fail_key(err, key, "is too long");
-	for (const char *p = ret; *p; p++) {
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
+	for (size_t i = 0; i < bytes; i++) {
+		if ((unsigned char)text[i] < ' ' || text[i] == 0x7f)
 			return fail_key(err, key, "holds a control character");
 	}
+	memcpy(ret, text, bytes);
+	ret[bytes] = '\0';
 	return 0;
 }
 
-static int get_name(const struct cs_json_value *from, const char *key, const char *const *names,
-		    size_t n, size_t *ret, struct cs_err *err)
+static int get_name(const json_t *from, const char *key, const char *const *names, size_t n,
+		    size_t *ret, struct cs_err *err)
 {
 	char text[32];
 	int r;
@@ -152,7 +159,7 @@ static int get_name(const struct cs_json_value *from, const char *key, const cha
 	return fail_key(err, key, "says nothing that this version knows");
 }
 
-static int get_sha256(const struct cs_json_value *from, const char *key, char ret[CS_DIGEST_TEXT],
+static int get_sha256(const json_t *from, const char *key, char ret[CS_DIGEST_TEXT],
 		      struct cs_err *err)
 {
 	int r;
@@ -166,13 +173,13 @@ static int get_sha256(const struct cs_json_value *from, const char *key, char re
 	return 0;
 }
 
-static int parse_part(const struct cs_json_value *json, enum cs_part part,
-		      struct cs_manifest_part *ret, struct cs_err *err)
+static int parse_part(const json_t *json, enum cs_part part, struct cs_manifest_part *ret,
+		      struct cs_err *err)
 {
 	size_t medium = 0;
 	int r;
 
-	if (json->kind != CS_JSON_OBJECT)
+	if (!json_is_object(json))
 		return cs_fail(err, EBADMSG, CS_MANIFEST_FILE ": is no object");
 	r = get_u64(json, "bytes", BYTES_MAX, &ret->bytes, err);
 	if (r == 0)
@@ -194,7 +201,7 @@ static int parse_part(const struct cs_json_value *json, enum cs_part part,
 	}
 	if (!ret->bytes)
 		return fail_key(err, "bytes", "is 0");
-	if (cs_json_get(json, "fs_verity")) {
+	if (json_object_get(json, "fs_verity")) {
 		r = get_sha256(json, "fs_verity", ret->verity, err);
 		if (r < 0)
 			return r;
@@ -205,23 +212,23 @@ static int parse_part(const struct cs_json_value *json, enum cs_part part,
 }
 
 /* A part's name is its file's name: so only those that are known, and no path. */
-static int parse_parts(const struct cs_json_value *json, struct cs_manifest *ret,
-		       struct cs_err *err)
+static int parse_parts(const json_t *json, struct cs_manifest *ret, struct cs_err *err)
 {
-	const struct cs_json_value *parts = cs_json_get(json, "parts"), *name;
+	json_t *parts = json_object_get(json, "parts"), *part;
+	const char *name;
 	int r;
 
-	if (!parts || parts->kind != CS_JSON_OBJECT)
+	if (!json_is_object(parts))
 		return fail_key(err, "parts", parts ? "is no object" : "is missing");
-	cs_json_foreach(name, parts)
+	json_object_foreach(parts, name, part)
 	{
 		int i = 0;
 
-		while (i < CS_PART_MAX && !cs_json_is(name, part_names[i]))
+		while (i < CS_PART_MAX && strcmp(name, part_names[i]))
 			i++;
 		if (i == CS_PART_MAX)
 			return cs_fail(err, EBADMSG, CS_MANIFEST_FILE ": a part of unknown name");
-		r = parse_part(name + 1, (enum cs_part)i, &ret->part[i], err);
+		r = parse_part(part, (enum cs_part)i, &ret->part[i], err);
 		if (r < 0)
 			return cs_fail_in(err, r, "part '%s'", part_names[i]);
 	}
@@ -231,10 +238,9 @@ static int parse_parts(const struct cs_json_value *json, struct cs_manifest *ret
 }
 
 /* A saved machine is memory, state and what it was: all of it, or nothing. */
-static int parse_saved(const struct cs_json_value *json, struct cs_manifest *ret,
-		       struct cs_err *err)
+static int parse_saved(const json_t *json, struct cs_manifest *ret, struct cs_err *err)
 {
-	const struct cs_json_value *saved = cs_json_get(json, "saved");
+	const json_t *saved = json_object_get(json, "saved");
 	uint64_t vcpus = 0;
 	int r;
 
@@ -243,7 +249,7 @@ static int parse_saved(const struct cs_json_value *json, struct cs_manifest *ret
 		return fail_key(err, "saved", "needs the parts memory and state, and they need it");
 	if (!saved)
 		return 0;
-	if (saved->kind != CS_JSON_OBJECT)
+	if (!json_is_object(saved))
 		return fail_key(err, "saved", "is no object");
 	r = get_u64(saved, "ram_bytes", BYTES_MAX, &ret->saved.ram_bytes, err);
 	if (r == 0)
@@ -260,12 +266,11 @@ static int parse_saved(const struct cs_json_value *json, struct cs_manifest *ret
 }
 
 /* What came later: an older clearstore has not written it. */
-static int parse_parent(const struct cs_json_value *json, struct cs_manifest *ret,
-			struct cs_err *err)
+static int parse_parent(const json_t *json, struct cs_manifest *ret, struct cs_err *err)
 {
 	int r;
 
-	if (!cs_json_get(json, "parent"))
+	if (!json_object_get(json, "parent"))
 		return 0;
 	r = get_text(json, "parent", ret->parent, sizeof(ret->parent), err);
 	if (r == 0)
@@ -275,7 +280,7 @@ static int parse_parent(const struct cs_json_value *json, struct cs_manifest *re
 	return r == -EINVAL ? fail_key(err, "parent", "is no version") : r;
 }
 
-static int parse_all(const struct cs_json_value *json, struct cs_manifest *ret, struct cs_err *err)
+static int parse_all(const json_t *json, struct cs_manifest *ret, struct cs_err *err)
 {
 	char cmdline[CMDLINE_MAX];
 	uint64_t created = 0;
@@ -314,18 +319,18 @@ static int parse_all(const struct cs_json_value *json, struct cs_manifest *ret, 
 int cs_manifest_parse(const char *text, size_t bytes, struct cs_manifest **ret, struct cs_err *err)
 {
 	cs_auto(cs_manifest_freep) struct cs_manifest *manifest = calloc(1, sizeof(*manifest));
-	struct cs_json json;
+	cs_auto(json_freep) json_t *json = NULL;
+	json_error_t why;
 	uint64_t format;
 	int r;
 
 	if (!manifest)
 		return cs_fail_errno(err, ENOMEM, CS_MANIFEST_FILE);
-	r = cs_json_read(text, bytes, &json);
-	if (r < 0)
-		return cs_fail(err, EBADMSG, CS_MANIFEST_FILE ": %s (line %u)",
-			       r == -E2BIG ? "more in it than a manifest has" : "not JSON",
-			       json.line);
-	r = get_u64(json.value, "format", INT32_MAX, &format, err);
+	json = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &why);
+	if (!json_is_object(json))
+		return cs_fail(err, EBADMSG, CS_MANIFEST_FILE ": not JSON (line %d)",
+			       json ? 1 : why.line);
+	r = get_u64(json, "format", INT32_MAX, &format, err);
 	if (r < 0)
 		return r;
 	if (format > CS_MANIFEST_FORMAT)
@@ -333,7 +338,7 @@ int cs_manifest_parse(const char *text, size_t bytes, struct cs_manifest **ret, 
 			       "made by a newer clearstore (format %u, this one knows %d): update "
 			       "clearstore",
 			       (unsigned)format, CS_MANIFEST_FORMAT);
-	r = parse_all(json.value, manifest, err);
+	r = parse_all(json, manifest, err);
 	if (r < 0)
 		return r;
 	*ret = cs_steal(manifest);
@@ -353,11 +358,6 @@ int cs_manifest_load(int dirfd, struct cs_manifest **ret, struct cs_err *err)
 }
 
 /* ---- writing ---- */
-
-static void json_freep(json_t **json)
-{
-	json_decref(*json);
-}
 
 /* NULL: no memory, or a text that JSON cannot hold. */
 static json_t *format_part(enum cs_part name, const struct cs_manifest_part *part)

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <libsmartcols/libsmartcols.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +30,11 @@ struct cs_report {
 	size_t elided; /* column that a table has only if a row has it; n_columns: none is so */
 	int failure;   /* the first error, sticky; 0: none */
 };
+
+static inline void table_freep(struct libscols_table **table)
+{
+	scols_unref_table(*table);
+}
 
 static inline void json_freep(json_t **json)
 {
@@ -61,7 +67,7 @@ void cs_report_elide(struct cs_report *report, const char *key)
 	while (i < report->n_columns && strcmp(report->columns[i].key, key) != 0)
 		i++;
 	if (i == report->n_columns)
-		fail(report, -EINVAL);
+		fail(report, -EINVAL); /* our own mistake */
 	report->elided = i;
 }
 
@@ -222,16 +228,24 @@ static void trim_lines(char *text)
 	*end = '\0';
 }
 
-/* The column that nobody would miss; n_columns: none. */
-static size_t find_elided(const struct cs_report *report)
+static int fill_row(const struct cs_report *report, size_t row, struct libscols_table *table)
 {
-	const size_t n = report->n_columns;
+	const struct value *values = &report->values[row * report->n_columns];
+	struct libscols_line *line = scols_table_new_line(table, NULL);
+	char *text;
 
-	for (size_t row = 0; report->elided < n && row < report->n_rows; row++) {
-		if (report->values[row * n + report->elided].kind != VALUE_NONE)
-			return n;
+	if (!line)
+		return -ENOMEM;
+	for (size_t i = 0; i < report->n_columns; i++) {
+		text = show_cell(report->columns[i].cell, &values[i]);
+		if (!text)
+			return -ENOMEM;
+		if (scols_line_refer_data(line, i, text) < 0) {
+			free(text);
+			return -ENOMEM;
+		}
 	}
-	return report->elided;
+	return 0;
 }
 
 static bool is_number(enum cs_cell cell)
@@ -240,136 +254,56 @@ static bool is_number(enum cs_cell cell)
 	       cell == CS_CELL_PERCENT;
 }
 
-/* The cells of a table, row by row and without the elided column; the first row are the titles. */
-struct table {
-	char **cell;
-	size_t *width; /* of each column, in bytes: all is ASCII */
-	size_t n_columns, n_rows;
-};
-
-static void table_freep(struct table *table)
+/* SCOLS_FL_* of column (i). */
+static int column_flags(const struct cs_report *report, size_t i)
 {
-	for (size_t i = 0; table->cell && i < table->n_rows * table->n_columns; i++)
-		free(table->cell[i]);
-	free(table->cell);
-	free(table->width);
-}
+	if (i == report->elided) {
+		size_t row = 0;
 
-static bool is_odd(const char *p)
-{
-	return (signed char)*p < 0 || (p[0] == '\\' && p[1] == 'x');
-}
-
-/* Columns must stand under each other in any terminal and font, so what is not ASCII is shown as
- * \xc3\xa4, and what looks like that as \x5cx. Takes (text); NULL: no memory. */
-static char *escape_odd(char *text)
-{
-	cs_auto(cs_mem_freep) char *from = text;
-	size_t odd = 0;
-	char *to, *at;
-
-	for (const char *p = from; p && *p; p++)
-		odd += is_odd(p);
-	if (!odd)
-		return cs_steal(from);
-	to = at = malloc(strlen(from) + 3 * odd + 1);
-	for (const char *p = from; to && *p; p++) {
-		if (is_odd(p))
-			at += snprintf(at, sizeof("\\xff"), "\\x%02x", (unsigned char)*p);
-		else
-			*at++ = *p;
+		while (row < report->n_rows &&
+		       report->values[row * report->n_columns + i].kind == VALUE_NONE)
+			row++;
+		if (row == report->n_rows)
+			return SCOLS_FL_HIDDEN;
 	}
-	if (to)
-		*at = '\0';
-	return to;
-}
-
-static int fill_table(const struct cs_report *report, struct table *table)
-{
-	const size_t elided = find_elided(report);
-	const struct value *values;
-	size_t at = 0, bytes;
-
-	table->n_columns = report->n_columns - (elided < report->n_columns);
-	table->n_rows = report->n_rows + 1;
-	table->width = calloc(table->n_columns + 1, sizeof(*table->width));
-	table->cell = calloc(table->n_rows * table->n_columns + 1, sizeof(*table->cell));
-	if (!table->width || !table->cell)
-		return -ENOMEM;
-	for (size_t row = 0; row < table->n_rows; row++) {
-		values = row ? &report->values[(row - 1) * report->n_columns] : NULL;
-		for (size_t i = 0; i < report->n_columns; i++) {
-			const struct cs_column *column = &report->columns[i];
-			size_t *width;
-
-			if (i == elided)
-				continue;
-			width = &table->width[at % table->n_columns];
-			table->cell[at] = values ? escape_odd(show_cell(column->cell, &values[i]))
-						 : strdup(column->title);
-			if (!table->cell[at])
-				return -ENOMEM;
-			bytes = strlen(table->cell[at++]);
-			*width = bytes > *width ? bytes : *width;
-		}
-	}
-	return 0;
-}
-
-static char *put_blanks(char *at, size_t n)
-{
-	memset(at, ' ', n);
-	return at + n;
-}
-
-/* Each row a line, in columns as wide as their widest cell, numbers at the right: never cut to the
- * width of a terminal, so that it is the same text wherever it goes. */
-static int print_table(const struct cs_report *report, const struct table *table, char **ret)
-{
-	const size_t elided = find_elided(report);
-	size_t line = 1, n = 0;
-	char *at;
-
-	for (size_t i = 0; i < table->n_columns; i++)
-		line += table->width[i] + 1;
-	*ret = at = malloc(line * table->n_rows + 1);
-	if (!at)
-		return -ENOMEM;
-	for (size_t row = 0; row < table->n_rows; row++) {
-		for (size_t i = 0, column = 0; i < report->n_columns; i++) {
-			const char *cell = table->cell[n];
-			size_t bytes, blanks;
-
-			if (i == elided)
-				continue;
-			n++;
-			bytes = strlen(cell);
-			blanks = table->width[column++] - bytes;
-			if (is_number(report->columns[i].cell))
-				at = put_blanks(at, blanks);
-			at = mempcpy(at, cell, bytes);
-			if (!is_number(report->columns[i].cell))
-				at = put_blanks(at, blanks);
-			*at++ = ' ';
-		}
-		*at++ = '\n';
-	}
-	*at = '\0';
-	trim_lines(*ret);
-	return 0;
+	return is_number(report->columns[i].cell) ? SCOLS_FL_RIGHT : 0;
 }
 
 static int format_table(const struct cs_report *report, char **ret)
 {
-	cs_auto(table_freep) struct table table = { .n_rows = 0 };
+	cs_auto(table_freep) struct libscols_table *table = NULL;
+	cs_auto(cs_mem_freep) char *body = NULL;
+	char *text;
 	int r;
 
 	if (!report->n_rows) {
 		*ret = strdup("");
 		return *ret ? 0 : -ENOMEM;
 	}
-	r = fill_table(report, &table);
-	return r < 0 ? r : print_table(report, &table, ret);
+	table = scols_new_table();
+	if (!table)
+		return -ENOMEM;
+	/* The same text wherever it goes: nothing cut to the width of a terminal. */
+	scols_table_set_termforce(table, SCOLS_TERMFORCE_NEVER);
+	for (size_t i = 0; i < report->n_columns; i++) {
+		if (!scols_table_new_column(table, report->columns[i].title, 0,
+					    column_flags(report, i)))
+			return -ENOMEM;
+	}
+	for (size_t row = 0; row < report->n_rows; row++) {
+		r = fill_row(report, row, table);
+		if (r < 0)
+			return r;
+	}
+	r = scols_print_table_to_string(table, &body);
+	if (r < 0)
+		return r;
+	trim_lines(body);
+	if (asprintf(&text, "%s%s", body, body[0] && body[strlen(body) - 1] == '\n' ? "" : "\n") <
+	    0)
+		return -ENOMEM;
+	*ret = text;
+	return 0;
 }
 
 static int print_record(const struct cs_report *report, FILE *out)

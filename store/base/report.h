@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* One description, two forms: a table for people, JSON for programs (jansson).
+/* One description, two forms: a table for people (libsmartcols), JSON for programs (jansson).
  * Only commands use it; the text is handed back as a string, so that nothing here prints. */
 #pragma once
 
@@ -31,7 +31,7 @@ struct cs_report;
 int cs_report_open(const struct cs_column *columns, size_t n, struct cs_report **ret,
 		   struct cs_err *err);
 
-/* Leave the column (key) out of a table in which no row has it. One of a report. */
+/* The table has column (key) only if a row has it; JSON always. */
 void cs_report_elide(struct cs_report *report, const char *key);
 
 /* Start a row; cells not set are "-" in the table and null in JSON. Errors stick and come back from

@@ -45,13 +45,6 @@ static bool is_control(uint32_t code)
 	       (code >= 0x2028 && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069);
 }
 
-size_t cs_text_sequence(const char *text)
-{
-	uint32_t code;
-
-	return decode((const unsigned char *)text, &code);
-}
-
 char *cs_text_clean(char *text, bool keep_controls)
 {
 	unsigned char *p = (unsigned char *)text;

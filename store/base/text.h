@@ -3,13 +3,8 @@
 #pragma once
 
 #include <stdbool.h>
-#include <stddef.h>
 
 /* Put '?' for each byte of (text) that is not part of a valid UTF-8 sequence (RFC 3629), and,
  * unless (keep_controls), for each byte of a control character (C0, DEL, C1) or of one that turns
  * the direction of writing; tab and newline become a blank. Returns (text), of the same length. */
 char *cs_text_clean(char *text, bool keep_controls);
-
-/* The length of the UTF-8 sequence (RFC 3629) that (text), which ends with NUL, begins with; 0: it
- * begins with none. Of "": 1, the NUL. */
-size_t cs_text_sequence(const char *text);

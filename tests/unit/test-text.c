@@ -63,17 +63,6 @@ static void test_invalid_sequences(void **state)
 	      "???a", "???a");
 }
 
-static void test_sequence(void **state)
-{
-	assert_int_equal(cs_text_sequence("a\xc3"), 1);
-	assert_int_equal(cs_text_sequence("\xc3\xa4z"), 2);
-	assert_int_equal(cs_text_sequence("\xe2\x82\xac"), 3);
-	assert_int_equal(cs_text_sequence("\xf0\x9f\x98\x80z"), 4);
-	assert_int_equal(cs_text_sequence("\xf0\x9f\x98"), 0);
-	assert_int_equal(cs_text_sequence("\xa4"), 0);
-	assert_int_equal(cs_text_sequence(""), 1);
-}
-
 static void test_any_bytes(void **state)
 {
 	unsigned seed = 1;
@@ -96,8 +85,9 @@ static void test_any_bytes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_plain_stays),       cmocka_unit_test(test_controls),
-		cmocka_unit_test(test_invalid_sequences), cmocka_unit_test(test_sequence),
+		cmocka_unit_test(test_plain_stays),
+		cmocka_unit_test(test_controls),
+		cmocka_unit_test(test_invalid_sequences),
 		cmocka_unit_test(test_any_bytes),
 	};
 
