@@ -18,6 +18,7 @@
 #include "store/media.h"
 #include "store/quarantine.h"
 #include "store/subvol.h"
+#include "store/template-private.h"
 #include "store/verity.h"
 #include "store/version.h"
 
@@ -252,6 +253,19 @@ int cs_template_open(struct cs_store *store, const char *name, struct cs_templat
 	return 0;
 }
 
+int cs_template_look(struct cs_store *store, const char *name, bool quarantine,
+		     struct cs_template **ret, struct cs_err *err)
+{
+	cs_auto(cs_template_freep) struct cs_template *t = NULL;
+	int r = open_template(store, name, true, &t, err);
+
+	if (r == 0 && quarantine)
+		r = check_quarantine(store, t, err);
+	if (r == 0)
+		*ret = cs_steal(t);
+	return r;
+}
+
 int cs_template_check_present(struct cs_store *store, const struct cs_template *t,
 			      struct cs_err *err)
 {
@@ -263,63 +277,6 @@ int cs_template_check_present(struct cs_store *store, const struct cs_template *
 			       "template '%s': version '%s' was removed meanwhile (try again)",
 			       t->name, t->version);
 	return 0;
-}
-
-static int by_version(const struct dirent **a, const struct dirent **b)
-{
-	return strverscmp((*a)->d_name, (*b)->d_name);
-}
-
-static int is_visible(const struct dirent *entry)
-{
-	return entry->d_name[0] != '.';
-}
-
-int cs_template_names(struct cs_store *store, int (*fn)(const char *name, void *arg), void *arg,
-		      struct cs_err *err)
-{
-	struct dirent **names;
-	int n, r = 0;
-
-	n = scandirat(cs_store_templates_fd(store), ".", &names, is_visible, by_version);
-	if (n < 0)
-		return cs_fail_errno(err, errno, "cannot list the templates");
-	for (int i = 0; i < n; i++) {
-		if (r == 0)
-			r = fn(names[i]->d_name, arg);
-		free(names[i]);
-	}
-	free(names);
-	return r;
-}
-
-struct each {
-	struct cs_store *store;
-	cs_template_fn fn;
-	void *arg;
-	bool quarantine; /* is any version in it? */
-};
-
-static int visit(const char *name, void *arg)
-{
-	const struct each *each = arg;
-	cs_auto(cs_template_freep) struct cs_template *t = NULL;
-	struct cs_err broken = { 0 };
-
-	if (open_template(each->store, name, true, &t, &broken) == 0 && each->quarantine &&
-	    check_quarantine(each->store, t, &broken) < 0)
-		t = cs_template_free(t);
-	/* gone since it was listed */
-	if (!t && broken.code == ENOENT && cs_missing_at(cs_store_templates_fd(each->store), name))
-		return 0;
-	return each->fn(name, t, t ? NULL : &broken, each->arg);
-}
-
-int cs_template_each(struct cs_store *store, cs_template_fn fn, void *arg, struct cs_err *err)
-{
-	struct each each = { store, fn, arg, cs_quarantine_any(store) };
-
-	return cs_template_names(store, visit, &each, err);
 }
 
 /* Is any version of the template in (dirfd) borrowed? */
