@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the scripts that measure share: running the program, reading counters, writing results."""
+import concurrent.futures
 import csv
 import json
 import os
@@ -52,19 +53,32 @@ def drop_caches():
         knob.write("3\n")
 
 
+def read_data(file):
+    """All of it but the holes, which would become pages of zeroes in the cache."""
+    bytes_, at = os.fstat(file.fileno()).st_size, 0
+    while at < bytes_:
+        try:
+            at = os.lseek(file.fileno(), at, os.SEEK_DATA)
+        except OSError:
+            return  # a hole up to the end
+        end = os.lseek(file.fileno(), at, os.SEEK_HOLE)
+        os.lseek(file.fileno(), at, os.SEEK_SET)
+        while at < end:
+            at += len(file.read(min(4 * MIB, end - at)))
+
+
 def read_template(options):
     """Bring the template's parts into the page cache, as after the first of many guests."""
     folder = os.path.join(options.store, "templates", options.template, "active")
     for part in os.scandir(folder):
         if part.is_file():
             with open(part.path, "rb", buffering=0) as data:
-                while data.read(4 * MIB):
-                    pass
+                read_data(data)
 
 
 def answer(options, names, how):
-    """Each guest must answer, or it does not count as one."""
-    for name in names:
+    """Each guest must answer, or it does not count as one. As many are asked at once as there are CPUs."""
+    def ask(name):
         if how == "exec":
             said = clearstore(options, "exec", name, "--", "echo", "here").strip()
             if said != "here":
@@ -72,6 +86,10 @@ def answer(options, names, how):
         else:
             # Guests that have just woken are busy for a while, all of them at once.
             clearstore(options, "ping", "--timeout", "60", name)
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as asking:
+        for _ in asking.map(ask, names):
+            pass
 
 
 def processes(pids):
