@@ -22,13 +22,7 @@ static uint64_t headroom(const struct cs_admit *admit)
 
 uint64_t cs_admit_each(const struct cs_admit *admit)
 {
-	uint64_t bytes = admit->warm ? CS_ADMIT_WARM_BYTES : CS_ADMIT_COLD_BYTES;
-
-	if (admit->measured)
-		bytes = admit->private_bytes / admit->measured;
-	if (bytes > admit->ram_bytes)
-		bytes = admit->ram_bytes;
-	return bytes + CS_ADMIT_KERNEL_BYTES;
+	return cs_cost_of(&admit->kind, &admit->seen).bytes;
 }
 
 uint64_t cs_admit_most(const struct cs_admit *admit)
@@ -38,5 +32,5 @@ uint64_t cs_admit_most(const struct cs_admit *admit)
 
 bool cs_admit_surely(const struct cs_admit *admit, uint64_t count)
 {
-	return count <= headroom(admit) / (admit->ram_bytes + CS_ADMIT_KERNEL_BYTES);
+	return count <= headroom(admit) / cs_cost_most(&admit->kind);
 }

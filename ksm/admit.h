@@ -6,21 +6,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What a guest costs besides the memory of its process: the kernel's and KVM's structures, its page
- * tables (measured for 128 MiB: 0.4 to 0.6 MiB with shadow paging, less with nested paging). */
-#define CS_ADMIT_KERNEL_BYTES (UINT64_C(640) << 10)
-
-/* What is assumed of guests of which none runs yet: one that goes on from a saved machine has
- * written so much soon after; one that boots, so much by the time it is ready. */
-#define CS_ADMIT_WARM_BYTES (UINT64_C(4) << 20)
-#define CS_ADMIT_COLD_BYTES (UINT64_C(40) << 20)
+#include "ksm/cost.h"
 
 struct cs_admit {
 	uint64_t total_bytes, available_bytes; /* of the host: MemTotal, MemAvailable */
-	uint64_t ram_bytes;                    /* of a guest: more it will not cost */
-	uint64_t private_bytes; /* of the processes of (measured) guests that run, in sum */
-	uint64_t measured;
-	bool warm; /* they go on from a saved machine */
+	struct cs_cost_kind kind;              /* of the guests */
+	struct cs_cost_seen seen;              /* of those of their kind that run */
 };
 
 /* What the host keeps for itself: a twentieth, at least 256 MiB, at most 2 GiB. */

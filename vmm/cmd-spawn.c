@@ -17,10 +17,7 @@
 #include "store/manifest.h"
 #include "vmm/command.h"
 
-#define MEMORY_DEFAULT "128M"
-#define COUNT_MAX      65536
-/* The MP table names a CPU by 8 bits, of which 255 means all and one is the IOAPIC's. */
-#define VCPUS_MAX 254
+#define COUNT_MAX 65536
 
 enum {
 	KEY_APPEND = 0x100,
@@ -38,7 +35,7 @@ enum {
 
 static const struct argp_option shared_options[] = {
 	{ "name", 'n', "NAME", 0, "Name of the guest (default: TEMPLATE-1, -2, ...)", 1 },
-	{ "memory", 'm', "SIZE", 0, "Memory of a guest (default: " MEMORY_DEFAULT ")", 1 },
+	{ "memory", 'm', "SIZE", 0, "Memory of a guest (default: " CS_SPAWN_MEMORY ")", 1 },
 	{ "vcpus", KEY_VCPUS, "N", 0, "Virtual CPUs of a guest (default: 1)", 1 },
 	{ "env", 'e', "NAME=VALUE", 0, "Put this into COMMAND's environment; any number of times",
 	  1 },
@@ -90,34 +87,31 @@ static error_t parse_shared(int key, char *arg, struct argp_state *state)
 
 const struct argp cs_spawn_argp = { .options = shared_options, .parser = parse_shared };
 
-/* What a guest's memory may be on this host: it need not all be free, since most of it is never
- * touched, but a guest larger than the host would be a mistake. */
-static int check_memory(const char *text, uint64_t *ret, struct cs_err *err)
+int cs_spawn_memory(const char *what, const char *text, uint64_t host_bytes, uint64_t *ret,
+		    struct cs_err *err)
 {
-	uint64_t bytes, host = cs_cmd_meminfo(AT_FDCWD, "MemTotal");
 	char have[CS_BYTES_TEXT], least[CS_BYTES_TEXT];
 	struct cs_ram plan;
+	uint64_t bytes;
 	int r;
 
 	r = cs_parse_bytes(text, &bytes);
 	if (r == -ERANGE)
 		bytes = UINT64_MAX;
 	else if (r < 0)
-		return cs_fail(err, EINVAL, "memory '%.40s': not a size (try " MEMORY_DEFAULT ")",
-			       text);
+		return cs_fail(err, EINVAL, "%s '%.40s': not a size (try " CS_SPAWN_MEMORY ")",
+			       what, text);
 	if (bytes < CS_RAM_MIN)
 		return cs_fail(err, EINVAL,
-			       "memory '%.40s': too little, a guest needs %s (try " MEMORY_DEFAULT
-			       ")",
-			       text, cs_format_bytes(CS_RAM_MIN, least));
-	if (host && bytes > host)
+			       "%s '%.40s': too little, a guest needs %s (try " CS_SPAWN_MEMORY ")",
+			       what, text, cs_format_bytes(CS_RAM_MIN, least));
+	if (host_bytes && bytes > host_bytes)
 		return cs_fail(err, EINVAL,
-			       "memory '%.40s': more than the %s of this host (try " MEMORY_DEFAULT
-			       ")",
-			       text, cs_format_bytes(host, have));
+			       "%s '%.40s': more than the %s of the host (try " CS_SPAWN_MEMORY ")",
+			       what, text, cs_format_bytes(host_bytes, have));
 	r = cs_ram_plan(bytes, 0, &plan, err);
 	if (r < 0)
-		return cs_fail_in(err, r, "memory '%.40s'", text);
+		return cs_fail_in(err, r, "%s '%.40s'", what, text);
 	*ret = bytes;
 	return 0;
 }
@@ -157,11 +151,12 @@ static int check_options(const struct cs_spawn_options *o, struct cs_spawn_sessi
 			return r;
 	}
 	if (o->vcpus) {
-		r = cs_cmd_number("vcpus", o->vcpus, 1, VCPUS_MAX, &vcpus, err);
+		r = cs_cmd_number("vcpus", o->vcpus, 1, CS_SPAWN_VCPUS_MAX, &vcpus, err);
 		if (r < 0)
 			return r;
 	}
-	r = check_memory(o->memory ? o->memory : MEMORY_DEFAULT, &session->card.ram_bytes, err);
+	r = cs_spawn_memory("memory", o->memory ? o->memory : CS_SPAWN_MEMORY,
+			    cs_cmd_meminfo(AT_FDCWD, "MemTotal"), &session->card.ram_bytes, err);
 	if (r < 0)
 		return r;
 	session->count = count;
@@ -250,7 +245,7 @@ int cs_spawn_open(const struct cs_globals *globals, const struct cs_spawn_option
 		return r;
 	r = fill_card(o, &session, err);
 	if (r == 0 && !o->overcommit)
-		r = cs_spawn_admit(session.store, &session.card, session.count, err);
+		r = cs_spawn_admit(&session, err);
 	if (r < 0)
 		return r;
 	*ret = session;

@@ -127,9 +127,18 @@ struct cs_spawn_session {
 int cs_spawn_open(const struct cs_globals *globals, const struct cs_spawn_options *o,
 		  struct cs_spawn_session *ret, struct cs_err *err);
 
-/* The host has memory for (count) guests of (card), judged by those of its kind that run, or
- * -ENOMEM with words. cmd-admit.c */
-int cs_spawn_admit(struct cs_store *store, const struct cs_card *card, uint64_t count,
-		   struct cs_err *err);
+/* The host has memory for the guests that are to be spawned, judged by those of their kind that
+ * run, or -ENOMEM with words. cmd-admit.c */
+int cs_spawn_admit(const struct cs_spawn_session *session, struct cs_err *err);
+
+#define CS_SPAWN_MEMORY "128M" /* of a guest, unless told otherwise */
+/* The MP table names a CPU by 8 bits, of which 255 means all and one is the IOAPIC's. */
+#define CS_SPAWN_VCPUS_MAX 254
+
+/* What a guest's memory, given as (what), may be on a host of (host_bytes), 0: not known: it need
+ * not all be free, since most of it is never touched, but a guest larger than the host would be a
+ * mistake. -EINVAL, -ERANGE with words. */
+int cs_spawn_memory(const char *what, const char *text, uint64_t host_bytes, uint64_t *ret,
+		    struct cs_err *err);
 
 void cs_spawn_closep(struct cs_spawn_session *session);

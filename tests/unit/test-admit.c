@@ -22,33 +22,26 @@ static void test_reserve(void **state)
 
 static void test_each(void **state)
 {
-	struct cs_admit admit = { .ram_bytes = 128 * MIB };
+	struct cs_admit admit = { .kind = { .ram_bytes = 128 * MIB, .vcpus = 1 } };
 
-	assert_int_equal(cs_admit_each(&admit), CS_ADMIT_COLD_BYTES + CS_ADMIT_KERNEL_BYTES);
-	admit.warm = true;
-	assert_int_equal(cs_admit_each(&admit), CS_ADMIT_WARM_BYTES + CS_ADMIT_KERNEL_BYTES);
-	/* What is measured counts, whatever it is... */
-	admit.measured = 4;
-	admit.private_bytes = 4 * 70 * MIB;
-	assert_int_equal(cs_admit_each(&admit), 70 * MIB + CS_ADMIT_KERNEL_BYTES);
-	admit.private_bytes = 0;
-	assert_int_equal(cs_admit_each(&admit), CS_ADMIT_KERNEL_BYTES);
-	/* ... but for what cannot be. */
-	admit.private_bytes = UINT64_MAX;
-	assert_int_equal(cs_admit_each(&admit), 128 * MIB + CS_ADMIT_KERNEL_BYTES);
-	admit = (struct cs_admit){ .ram_bytes = 24 * MIB };
-	assert_int_equal(cs_admit_each(&admit), 24 * MIB + CS_ADMIT_KERNEL_BYTES);
+	/* What a guest costs is said in one place. */
+	assert_int_equal(cs_admit_each(&admit), cs_cost_of(&admit.kind, NULL).bytes);
+	assert_true(cs_admit_each(&admit) > CS_COST_COLD_BYTES);
+	admit.kind.warm = true;
+	assert_true(cs_admit_each(&admit) > CS_COST_WARM_BYTES);
+	assert_true(cs_admit_each(&admit) < CS_COST_COLD_BYTES);
+	admit.seen = (struct cs_cost_seen){ .guests = 4, .private_bytes = 4 * 70 * MIB };
+	assert_int_equal(cs_admit_each(&admit), cs_cost_of(&admit.kind, &admit.seen).bytes);
+	assert_true(cs_admit_each(&admit) > 70 * MIB && cs_admit_each(&admit) < 72 * MIB);
 }
 
 static void test_most(void **state)
 {
 	struct cs_admit admit = { .total_bytes = 20 * GIB,
 				  .available_bytes = 9 * GIB,
-				  .ram_bytes = 128 * MIB,
-				  .warm = true };
+				  .kind = { .ram_bytes = 128 * MIB, .vcpus = 1, .warm = true } };
 
-	assert_int_equal(cs_admit_most(&admit),
-			 8 * GIB / (CS_ADMIT_WARM_BYTES + CS_ADMIT_KERNEL_BYTES));
+	assert_int_equal(cs_admit_most(&admit), 8 * GIB / cs_admit_each(&admit));
 	admit.available_bytes = GIB; /* all that is left is the reserve */
 	assert_int_equal(cs_admit_most(&admit), 0);
 	admit.available_bytes = 0;
@@ -57,16 +50,19 @@ static void test_most(void **state)
 
 static void test_surely(void **state)
 {
-	const struct cs_admit admit = { .total_bytes = 20 * GIB,
-					.available_bytes = 9 * GIB,
-					.ram_bytes = 1024 * MIB - CS_ADMIT_KERNEL_BYTES };
-	const struct cs_admit none = { .ram_bytes = UINT64_MAX / 2 };
+	struct cs_admit admit = { .total_bytes = 20 * GIB,
+				  .available_bytes = 9 * GIB,
+				  .kind = { .ram_bytes = 1000 * MIB, .vcpus = 1 } };
+	const struct cs_admit none = { .kind = { .ram_bytes = UINT64_MAX / 2 } };
 
 	assert_true(cs_admit_surely(&admit, 1));
 	assert_true(cs_admit_surely(&admit, 8));
 	assert_false(cs_admit_surely(&admit, 9));
 	assert_false(cs_admit_surely(&admit, UINT64_MAX));
 	assert_false(cs_admit_surely(&none, 1));
+	/* Not eight whose memory alone is all there is. */
+	admit.kind.ram_bytes = 1024 * MIB;
+	assert_false(cs_admit_surely(&admit, 8));
 }
 
 int main(void)
