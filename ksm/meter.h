@@ -32,6 +32,12 @@ int cs_meter_process(const char *proc, pid_t pid, struct cs_meter_process *ret, 
  * kernel merges is counted in full, zero pages that it merged are not. -ESRCH, -EBADMSG. */
 int cs_meter_private(const char *proc, pid_t pid, uint64_t *ret_bytes);
 
+/* Private memory of a monitor that is not its guest's (smaps): all but the mappings of guest
+ * memory, which are the ones without huge pages (VmFlags nh; cow/ram.c). Costs as
+ * cs_meter_process(). -ESRCH, -EACCES; -EBADMSG: not a list of mappings, or one that is absurdly
+ * long. */
+int cs_meter_monitor(const char *proc, pid_t pid, uint64_t *ret_bytes);
+
 /* What merging does for a process, from ksm_stat (Linux 6.1; to be read as root). What the kernel
  * does not tell is CS_KSM_UNKNOWN (ksm/ksm.h). */
 struct cs_meter_merging {

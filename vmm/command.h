@@ -46,5 +46,5 @@ extern const struct cs_command cs_cmd_list, cs_cmd_show, cs_cmd_ping, cs_cmd_sto
 extern const struct cs_command cs_cmd_remove, cs_cmd_pause, cs_cmd_resume, cs_cmd_save_guest;
 extern const struct cs_command cs_cmd_balloon, cs_cmd_fold, cs_cmd_park, cs_cmd_activate;
 extern const struct cs_command cs_cmd_exec, cs_cmd_console, cs_cmd_logs;
-extern const struct cs_command cs_cmd_ksm, cs_cmd_meter, cs_cmd_top;
+extern const struct cs_command cs_cmd_ksm, cs_cmd_meter, cs_cmd_top, cs_cmd_plan;
 extern const struct cs_command cs_cmd_help, cs_cmd_completion;

@@ -41,10 +41,10 @@ static const struct cs_command *const guest_commands[] = {
 	&cs_cmd_remove,
 	NULL,
 };
-static const struct cs_command *const other_commands[] = { &cs_cmd_top,  &cs_cmd_meter,
-							   &cs_cmd_ksm,  &cs_cmd_doctor,
-							   &cs_cmd_help, &cs_cmd_completion,
-							   NULL };
+static const struct cs_command *const other_commands[] = { &cs_cmd_top,        &cs_cmd_meter,
+							   &cs_cmd_plan,       &cs_cmd_ksm,
+							   &cs_cmd_doctor,     &cs_cmd_help,
+							   &cs_cmd_completion, NULL };
 
 const struct cs_command_group cs_command_table[] = {
 	{ "Store and templates", store_commands },

@@ -56,6 +56,69 @@ static void test_process(void **state)
 	assert_int_equal(got.cpu_ms, 200 * 1000 / sysconf(_SC_CLK_TCK));
 }
 
+#define MAPPING(head, pss, anon, flags)                                                            \
+	head "\nSize:   8 kB\nPss:   " pss " kB\nPss_Dirty: 4 kB\nAnonymous:   " anon              \
+	     " kB\nTHPeligible:           0\nVmFlags: " flags " \n"
+#define HEAP                                                                                       \
+	MAPPING("5500-5600 rw-p 00000000 00:00 0    [heap]", "12", "16", "rd wr mr mw me ac sd")
+#define TEXT MAPPING("7000-7100 r-xp 00002000 fe:00 24  /a: b-c nh", "100", "0", "rd ex")
+#define DATA MAPPING("7100-7200 rw-p 00003000 fe:00 24  /a", "30", "8", "rd wr nhx")
+#define RAM  MAPPING("7f00-7fff rw-p 00000000 00:00 0", "9000", "9000", "rd wr dd nh")
+
+static void test_monitor(void **state)
+{
+	static const struct {
+		const char *smaps;
+		int rc;
+		uint64_t kib;
+	} rows[] = {
+		{ HEAP, 0, 12 },
+		{ RAM, 0, 0 },
+		{ TEXT, 0, 0 },
+		{ TEXT DATA HEAP RAM RAM, 0, 20 },
+		{ RAM HEAP, 0, 12 },
+		{ "", 0, 0 },
+		{ "no mapping\n", -EBADMSG, 0 },
+		{ HEAP "5500-5600 rw-p 00000000 00:00 0\nPss: 1 kB\n", -EBADMSG, 0 },
+		{ HEAP "VmFlags: rd\n", -EBADMSG, 0 },
+		{ MAPPING("1-2 rw-p 0 00:00 0", "x", "1", "rd"), -EBADMSG, 0 },
+		{ MAPPING("1-2 rw-p 0 00:00 0", "1", "-1", "rd"), -EBADMSG, 0 },
+		{ MAPPING("1-2 rw-p 0 00:00 0", "1", "99999999999999999999", "rd"), -EBADMSG, 0 },
+		{ "1-2 rw-p 0 00:00 0\nPss: 1 kB\nVmFlags: rd\n", -EBADMSG, 0 },
+	};
+	struct scratch *scratch = *state;
+	uint64_t got;
+
+	mkdirat(scratch->fd, "42", 0700);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		scratch_write(scratch->fd, "42/smaps", rows[i].smaps);
+		got = 1;
+		assert_int_equal(cs_meter_monitor(scratch->path, 42, &got), rows[i].rc);
+		assert_int_equal(got, rows[i].rc < 0 ? 1 : rows[i].kib * CS_KIB);
+	}
+	assert_int_equal(cs_meter_monitor(scratch->path, 41, &got), -ESRCH);
+	assert_int_equal(cs_meter_monitor(scratch->path, 0, &got), -ESRCH);
+}
+
+/* Of this process: memory like a guest's is left out, other memory is counted. */
+static void test_monitor_here(void **state)
+{
+	const size_t bytes = 8 * CS_MIB;
+	uint64_t before, after;
+	char *ram;
+
+	ram = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_true(ram != MAP_FAILED);
+	if (madvise(ram, bytes, MADV_NOHUGEPAGE) < 0)
+		skip(); /* a kernel without huge pages has no such mark */
+	memset(ram, 1, bytes);
+	assert_int_equal(cs_meter_monitor("/proc", getpid(), &before), 0);
+	assert_int_equal(madvise(ram, bytes, MADV_HUGEPAGE), 0);
+	assert_int_equal(cs_meter_monitor("/proc", getpid(), &after), 0);
+	assert_true(after >= before + bytes && after < before + 2 * bytes);
+	munmap(ram, bytes);
+}
+
 static void test_broken_process(void **state)
 {
 	static const struct {
@@ -302,6 +365,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SCRATCH_TEST(test_process),
+		SCRATCH_TEST(test_monitor),
+		cmocka_unit_test(test_monitor_here),
 		SCRATCH_TEST(test_broken_process),
 		SCRATCH_TEST(test_no_process),
 		SCRATCH_TEST(test_host),
