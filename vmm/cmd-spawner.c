@@ -17,7 +17,9 @@
 
 #include "cow/overlay.h"
 #include "store/base/io.h"
+#include "store/base/num.h"
 #include "store/base/own.h"
+#include "vmm/kvm.h"
 
 /* Descriptors that monitors need are under this number, the spawner's own, of which there are as
  * many as guests, above it: so that a monitor closes them with one call. */
@@ -26,6 +28,10 @@
 #define SHOWN_FROM  8      /* guests; fewer need no counter */
 #define SHOWN_US    100000 /* ten times a second */
 #define SIGNAL_SLOT UINT32_MAX
+/* So many that want to run on each CPU are a crowd; the next guest waits for so long at most. */
+#define CROWD_PER_CPU 4
+#define CROWD_MS      3000
+#define CROWD_LOOK_MS 10
 
 void cs_spawner_prepare(void)
 {
@@ -427,14 +433,44 @@ static void close_spawner(struct cs_spawner *s)
 	cs_fd_closep(&s->epoll_fd);
 }
 
+/* How many threads of this host run or want to, now (proc(5), loadavg); 0: it does not tell. */
+static size_t runnable(void)
+{
+	cs_auto(cs_mem_freep) char *text = NULL;
+	uint64_t n = 0;
+	char *from, *end;
+
+	if (cs_read_file_at(AT_FDCWD, "/proc/loadavg", 128, &text, NULL) < 0)
+		return 0;
+	end = strchr(text, '/');
+	if (!end)
+		return 0;
+	*end = '\0';
+	from = strrchr(text, ' ');
+	return from && cs_parse_u64(from + 1, UINT32_MAX, &n) == 0 ? n : 0;
+}
+
 /* Who waits for answers gets them sooner when not all guests wake at once: each that waits for its
- * turn has a timer tick due when it comes. */
+ * turn has a timer tick due when it comes. Where their kernels are emulated, a guest is busy for
+ * three times as long after its answer, and several hundred of them would never be done: what is
+ * due in each while the others have their turns is then more than it gets done in its own. So as
+ * long as many want to run the next waits, though not for ever: others may be busy here as well. */
 static void keep_pace(struct cs_spawner *s)
 {
-	const size_t at_once = s->wait ? (size_t)sysconf(_SC_NPROCESSORS_ONLN) : SIZE_MAX;
+	const size_t cpus = (size_t)sysconf(_SC_NPROCESSORS_ONLN);
+	const size_t at_once = s->wait ? cpus : SIZE_MAX;
+	struct cs_host_kvm_info host;
 
 	while (s->started - s->settled >= at_once && !s->interrupted)
 		await(s);
+	cs_host_kvm_info(s->kvm, &host);
+	if (host.standard || s->started < CROWD_PER_CPU * cpus)
+		return;
+	for (unsigned waited = 0; waited < CROWD_MS && !s->interrupted; waited += CROWD_LOOK_MS) {
+		if (runnable() <= CROWD_PER_CPU * cpus)
+			return;
+		serve(s, CROWD_LOOK_MS);
+	}
 }
 
 static void start_all(struct cs_spawner *s)
