@@ -435,12 +435,13 @@ static const struct argp argp = {
 	.doc = "Say how many guests a host carries, from what each costs, part by part: measured "
 	       "where guests of TEMPLATE run on this host, by a model where not; spawn admits by "
 	       "the same."
-	       "\vTwo numbers: guests that are left alone, and guests that have run something.\n",
+	       "\vTwo numbers: guests that are left alone, and guests that have run something. By "
+	       "memory alone: whether the CPUs carry as many is not asked.\n",
 };
 
 const struct cs_command cs_cmd_plan = {
 	.name = "plan",
-	.summary = "Say how many guests a host carries",
+	.summary = "Say how many guests a host's memory carries",
 	.argp = &argp,
 	.options_bytes = sizeof(struct plan_options),
 	.reports = true,

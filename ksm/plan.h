@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* How many guests a host of a given size carries. Pure: same arguments, same answer. */
+/* How many guests the memory of a host carries; its CPUs are not asked. Pure: same arguments, same
+ * answer. Bytes unless named otherwise. */
 #pragma once
 
 #include <stdbool.h>
@@ -39,8 +40,8 @@ struct cs_plan cs_plan_of(const struct cs_plan_host *host);
 /* How many guests of (cost) the room is enough for. */
 uint64_t cs_plan_guests(const struct cs_plan *plan, const struct cs_cost *cost);
 
-/* What a host uses without guests, told from one with (guests) of (each) bytes: what is not
- * available less theirs; 0 when theirs is more. */
+/* Bytes that a host uses without guests, told from one whose guests use (guests_bytes) in all: what
+ * is not available less theirs; 0 when theirs is more. */
 uint64_t cs_plan_own(uint64_t total_bytes, uint64_t available_bytes, uint64_t guests_bytes);
 
 /* How many Clear Containers (memory_bytes) held: by their count, scaled. */
