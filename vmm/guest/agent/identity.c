@@ -47,21 +47,37 @@ void cs_identity_kernel(struct cs_agent *a)
 	raise_lo(a);
 }
 
-/* Credited, and mixed in at once: nobody in this guest has asked for a random byte yet, or since it
- * was restored. */
-void cs_identity_seed(struct cs_agent *a)
+/* Mixed into the key in use and into the pool: a fifth of the time of the way for any kernel, by
+ * which it is credited to the pool and a new key made of that. */
+static int mix_seed(int fd, const uint8_t seed[32])
 {
 	struct cs_rand_pool pool = { .entropy_bits = 8 * sizeof(pool.data),
 				     .bytes = sizeof(pool.data) };
+	int r;
+
+	/* EINVAL: not our kernel. ENODATA: it has had no seed at all so far. */
+	if (ioctl(fd, CS_RNDMIXKEY, seed) == 0)
+		return 0;
+	memcpy(pool.data, seed, sizeof(pool.data));
+	r = ioctl(fd, CS_RNDADDENTROPY, &pool) < 0 || ioctl(fd, CS_RNDRESEEDCRNG) < 0 ? -errno : 0;
+	explicit_bzero(&pool, sizeof(pool));
+	return r;
+}
+
+/* At once: nobody in this guest has asked for a random byte yet, or since it was restored. */
+void cs_identity_seed(struct cs_agent *a)
+{
 	int *fd = &a->wake.random;
+	int r = 0;
 
 	if (*fd < 0)
 		*fd = open("/dev/urandom", O_RDWR | O_CLOEXEC | O_NOCTTY);
-	memcpy(pool.data, a->config.seed, sizeof(pool.data));
-	if (*fd < 0 || ioctl(*fd, CS_RNDADDENTROPY, &pool) < 0 || ioctl(*fd, CS_RNDRESEEDCRNG) < 0)
-		cs_agent_trouble(a, "cannot seed the random pool: %s", strerror(errno));
-
-	explicit_bzero(&pool, sizeof(pool));
+	if (*fd < 0)
+		r = -errno;
+	if (r == 0)
+		r = mix_seed(*fd, a->config.seed);
+	if (r < 0)
+		cs_agent_trouble(a, "cannot seed the random pool: %s", strerror(-r));
 	explicit_bzero(a->config.seed, sizeof(a->config.seed));
 }
 

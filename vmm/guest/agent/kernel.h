@@ -31,6 +31,7 @@ struct cs_clone {
 
 #define CS_RNDADDENTROPY   0x40085203 /* _IOW('R', 0x03, int[2]) */
 #define CS_RNDRESEEDCRNG   0x5207     /* _IO('R', 0x07); since 4.17 */
+#define CS_RNDMIXKEY       0x40205240 /* _IOW('R', 0x40, __u8[32]), of our kernel: patches/0011 */
 #define CS_FIFREEZE        0xc0045877 /* _IOWR('X', 119, int) */
 #define CS_TIOCGPTPEER     0x5441     /* _IO('T', 0x41): the slave of a master, without a path */
 #define CS_SIGNAL_POWEROFF 38         /* what glibc calls SIGRTMIN+4; musl's SIGRTMIN is 35 */

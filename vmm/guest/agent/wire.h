@@ -105,7 +105,7 @@ struct cs_wire_config {
 	uint64_t realtime_ns; /* since 1970, UTC */
 	uint32_t flags;
 	uint32_t reserved;
-	uint8_t seed[32]; /* fresh randomness from the host, credited to the guest's pool */
+	uint8_t seed[32]; /* fresh randomness from the host, mixed into the guest's */
 	/* Since version 2: random bytes for ids that are no secret. To ask the guest's kernel for
 	 * some takes it milliseconds where it is slow. */
 	uint8_t boot_id[16], machine_id[16];
