@@ -524,6 +524,11 @@ bool cs_agent_is_ready(const struct cs_agent *agent)
 	return agent->stage == STAGE_READY || agent->stage == STAGE_EXITED;
 }
 
+bool cs_agent_is_waking(const struct cs_agent *agent)
+{
+	return agent->stage == STAGE_HELLO;
+}
+
 int cs_agent_create(const struct cs_agent_spec *spec, struct cs_loop *loop, struct cs_agent **ret,
 		    struct cs_err *err)
 {

@@ -84,5 +84,8 @@ int cs_agent_ping(struct cs_agent *agent);
 /* The agent has said READY and is still connected. */
 bool cs_agent_is_ready(const struct cs_agent *agent);
 
+/* It has been sent its CONFIG and will answer with READY: it is about to serve. */
+bool cs_agent_is_waking(const struct cs_agent *agent);
+
 struct cs_agent *cs_agent_free(struct cs_agent *agent);
 CS_DEFINE_AUTO(cs_agent);

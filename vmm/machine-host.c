@@ -26,6 +26,7 @@ static void agent_ready(void *arg)
 	machine->agent_ready = true;
 	machine->agent_gone = false;
 	cs_timer_set(machine->halt_timer, 0);
+	cs_pings_answered(machine->pings);
 	if (machine->event_fd < 0)
 		return;
 	if (write(machine->event_fd, "A", 1) != 1)

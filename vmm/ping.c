@@ -37,7 +37,7 @@ int cs_pings_create(struct cs_agent *agent, struct cs_pings **ret)
 static int ask(struct cs_pings *pings)
 {
 	struct waiter *waiter;
-	int r = cs_agent_ping(pings->agent);
+	int r = cs_agent_is_waking(pings->agent) ? 0 : cs_agent_ping(pings->agent);
 
 	if (r < 0)
 		return r;

@@ -18,6 +18,13 @@
 static int refusal;
 static unsigned asked, good, bad;
 static bool on_its_way;
+static bool waking;
+
+bool __wrap_cs_agent_is_waking(const struct cs_agent *agent);
+bool __wrap_cs_agent_is_waking(const struct cs_agent *agent)
+{
+	return waking;
+}
 
 int __wrap_cs_agent_ping(struct cs_agent *agent);
 int __wrap_cs_agent_ping(struct cs_agent *agent)
@@ -56,7 +63,7 @@ static int make(void **state)
 
 	refusal = 0;
 	asked = good = bad = 0;
-	on_its_way = false;
+	on_its_way = waking = false;
 	assert_int_equal(cs_pings_create(NULL, &pings), 0);
 	*state = pings;
 	return 0;
@@ -95,6 +102,34 @@ static void test_turns(void **state)
 	assert_int_equal(good, 4);
 	assert_int_equal(asked, 3);
 	assert_int_equal(bad, 0);
+}
+
+/* Who comes while it wakes up is answered by its READY, without a question of his own, by an agent
+ * that is too old to be asked as well; who comes later asks. */
+static void test_waking(void **state)
+{
+	struct cs_err err = { 0 };
+
+	waking = true;
+	refusal = -EOPNOTSUPP;
+	assert_int_equal(cs_pings_begin(*state, client(0), &err), 0);
+	assert_int_equal(cs_pings_begin(*state, client(1), &err), 0);
+	assert_int_equal(good, 0);
+	waking = false;
+	cs_pings_answered(*state);
+	assert_int_equal(good, 2);
+	assert_int_equal(asked, 0);
+
+	refusal = 0;
+	assert_int_equal(cs_pings_begin(*state, client(2), &err), 0);
+	assert_int_equal(asked, 1);
+	pong(*state);
+	assert_int_equal(good, 3);
+
+	waking = true;
+	assert_int_equal(cs_pings_begin(*state, client(3), &err), 0);
+	cs_pings_lost(*state);
+	assert_int_equal(bad, 1);
 }
 
 static void test_refused(void **state)
@@ -148,7 +183,8 @@ static void test_gone(void **state)
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, make, unmake)
-	const struct CMUnitTest tests[] = { TEST(turns), TEST(refused), TEST(lost), TEST(gone) };
+	const struct CMUnitTest tests[] = { TEST(turns), TEST(waking), TEST(refused), TEST(lost),
+					    TEST(gone) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
