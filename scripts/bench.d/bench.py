@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -76,10 +77,31 @@ def read_template(options):
                 read_data(data)
 
 
+def say(options, guest, port, request, timeout=120):
+    """Send a line to a service in a guest, by vsock; the line that it answers with."""
+    # By way of a descriptor: the path of a store may be longer than the name of a socket.
+    folder = os.open(os.path.join(options.store, "guests", guest), os.O_PATH)
+    try:
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(timeout)
+            line.connect(f"/proc/self/fd/{folder}/vsock.sock")
+            line.sendall(b"CONNECT %d\n" % port)
+            said = line.makefile("rb")
+            if not said.readline().startswith(b"OK "):
+                raise Failure(f"guest '{guest}': nobody serves port {port}")
+            line.sendall(request.encode() + b"\n")
+            return said.readline().decode().strip()
+    finally:
+        os.close(folder)
+
+
 def answer(options, names, how):
     """Each guest must answer, or it does not count as one. As many are asked at once as there are CPUs."""
     def ask(name):
-        if how == "exec":
+        if isinstance(how, int):
+            if not say(options, name, how, "here?"):
+                raise Failure(f"guest '{name}': its service on port {how} said nothing")
+        elif how == "exec":
             said = clearstore(options, "exec", name, "--", "echo", "here").strip()
             if said != "here":
                 raise Failure(f"guest '{name}' answered '{said}', not 'here'")
