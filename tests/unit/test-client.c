@@ -141,9 +141,13 @@ static void *serve_desk(void *arg)
 {
 	struct desk *desk = arg;
 	int fd = accept4(desk->listen_fd, NULL, NULL, SOCK_CLOEXEC);
-	ssize_t n = recv(fd, desk->line, sizeof(desk->line) - 1, 0);
+	size_t n = 0;
 
-	desk->line[n < 0 ? 0 : n] = '\0';
+	/* A line may come in parts. */
+	while (n < 20 && (n == 0 || desk->line[n - 1] != '\n') &&
+	       recv(fd, desk->line + n, 1, 0) == 1)
+		n++;
+	desk->line[n] = '\0';
 	if (desk->answer)
 		send(fd, desk->answer, strlen(desk->answer), MSG_NOSIGNAL);
 	else
