@@ -453,8 +453,8 @@ static size_t runnable(void)
 /* Who waits for answers gets them sooner when not all guests wake at once: each that waits for its
  * turn has a timer tick due when it comes. Where their kernels are emulated, too many at once would
  * never be done: what is due in each while the others have their turns is then more than it gets
- * done in its own. So as long as many want to run the next waits, though not for ever: others may be
- * busy here as well. */
+ * done in its own. So as long as many want to run the next waits, though not for ever: others may
+ * be busy here as well. */
 static void keep_pace(struct cs_spawner *s)
 {
 	const size_t cpus = (size_t)sysconf(_SC_NPROCESSORS_ONLN);
