@@ -12,7 +12,9 @@
 #include "store/base/num.h"
 #include "store/base/own.h"
 #include "vmm/cmd-common.h"
+#include "vmm/cmd-spawner.h"
 #include "vmm/command.h"
+#include "vmm/kvm.h"
 
 struct meter_options {
 	bool brief;
@@ -62,6 +64,7 @@ struct metering {
 	struct cs_report *report;
 	struct cs_meter_guest sum;
 	size_t guests, unseen;
+	uint64_t vcpus;
 };
 
 static void fill(struct cs_report *report, const char *kind, const char *name,
@@ -99,14 +102,16 @@ static int meter_guest(const struct cs_card *card, void *arg)
 	guest = cs_meter_guest_of(&process, &merging);
 	cs_meter_guest_add(&m->sum, &guest);
 	m->guests++;
+	m->vcpus += card->vcpus;
 	if (!m->o->brief)
 		fill(m->report, "guest", card->guest, &guest);
 	return 0;
 }
 
-static void fill_host(struct metering *m, const struct cs_meter_host *host)
+static void fill_host(struct metering *m, const struct cs_meter_host *host,
+		      const struct cs_meter_unlisted *unlisted)
 {
-	const struct cs_meter_used used = cs_meter_used_of(host, &m->sum);
+	const struct cs_meter_used used = cs_meter_used_of(host, unlisted, &m->sum);
 	const double all = used.used_bytes ? (double)used.used_bytes : 1;
 	const struct {
 		const char *name;
@@ -114,9 +119,12 @@ static void fill_host(struct metering *m, const struct cs_meter_host *host)
 	} rows[] = {
 		{ "guests", used.guests_bytes },
 		{ "KVM's page tables", used.kvm_bytes },
+		{ "KVM's spare pages, reckoned", used.spare_bytes },
 		{ "other processes", used.others_bytes },
 		{ "tmpfs, shared memory", used.tmpfs_bytes },
 		{ "kernel", used.kernel_bytes },
+		{ "kernel's trace buffers", used.trace_bytes },
+		{ "locked page cache", used.locked_bytes },
 		{ "held back by the kernel", used.held_back_bytes },
 	};
 
@@ -142,11 +150,24 @@ static void fill_host(struct metering *m, const struct cs_meter_host *host)
 	cs_report_real(m->report, "part", 100);
 }
 
+static void look_unlisted(const struct metering *m, struct cs_meter_unlisted *ret)
+{
+	cs_auto(cs_host_kvm_freep) struct cs_host_kvm *kvm = NULL;
+	struct cs_host_kvm_info info = { .nested_paging = true };
+
+	if (m->vcpus && cs_spawner_kvm_open(&kvm, NULL) == 0)
+		cs_host_kvm_info(kvm, &info);
+	ret->cpu_list_bytes = cs_meter_cpu_lists("/proc");
+	ret->trace_bytes = cs_meter_tracing("/sys/kernel/tracing");
+	ret->spare_bytes = cs_meter_spare(m->vcpus, info.nested_paging);
+}
+
 static int run(const struct cs_globals *globals, void *options, struct cs_err *err)
 {
 	cs_auto(cs_store_freep) struct cs_store *store = NULL;
 	cs_auto(cs_report_freep) struct cs_report *report = NULL;
 	struct metering m = { .o = options };
+	struct cs_meter_unlisted unlisted;
 	struct cs_meter_host host;
 	int r;
 
@@ -161,12 +182,13 @@ static int run(const struct cs_globals *globals, void *options, struct cs_err *e
 		r = cs_meter_host("/proc", &host, err);
 	if (r < 0)
 		return r;
+	look_unlisted(&m, &unlisted);
 	if (m.unseen)
 		fprintf(stderr, "clearstore: %zu guests cannot be looked into (be root)\n",
 			m.unseen);
 	fill(report, "sum", "guests", &m.sum);
 	cs_report_number(report, "guests", m.guests);
-	fill_host(&m, &host);
+	fill_host(&m, &host, &unlisted);
 	return cs_cmd_print(globals, report, CS_FORMAT_TABLE, err);
 }
 

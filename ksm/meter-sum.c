@@ -45,8 +45,11 @@ void cs_meter_guest_add(struct cs_meter_guest *sum, const struct cs_meter_guest 
 }
 
 struct cs_meter_used cs_meter_used_of(const struct cs_meter_host *host,
+				      const struct cs_meter_unlisted *unlisted,
 				      const struct cs_meter_guest *guests)
 {
+	const uint64_t files = host->active_file_bytes + host->inactive_file_bytes;
+
 	struct cs_meter_used used = {
 		.used_bytes = less(host->total_bytes, host->available_bytes),
 		.guests_bytes = guests->cost_bytes,
@@ -58,14 +61,19 @@ struct cs_meter_used cs_meter_used_of(const struct cs_meter_host *host,
 		.kernel_bytes = host->unreclaimable_bytes + host->vmalloc_bytes +
 				host->percpu_bytes +
 				less(host->page_table_bytes, guests->page_table_bytes),
+		.spare_bytes = unlisted->spare_bytes,
+		.trace_bytes = unlisted->trace_bytes,
+		.locked_bytes =
+			less(host->cached_bytes + host->buffer_bytes, files + host->shmem_bytes),
 		/* si_mem_available() of mm/show_mem.c takes these together, less its watermarks. */
-		.held_back_bytes = less(host->free_bytes + host->active_file_bytes +
-						host->inactive_file_bytes + host->reclaimable_bytes,
+		.held_back_bytes = unlisted->cpu_list_bytes +
+				   less(host->free_bytes + files + host->reclaimable_bytes,
 					host->available_bytes),
 	};
 
 	used.remainder_bytes =
 		(int64_t)(used.used_bytes - used.guests_bytes - used.kvm_bytes - used.others_bytes -
-			  used.tmpfs_bytes - used.kernel_bytes - used.held_back_bytes);
+			  used.tmpfs_bytes - used.kernel_bytes - used.spare_bytes -
+			  used.trace_bytes - used.locked_bytes - used.held_back_bytes);
 	return used;
 }

@@ -179,6 +179,7 @@ int cs_meter_host(const char *proc, struct cs_meter_host *ret, struct cs_err *er
 		HOST("MemAvailable", available_bytes, false),
 		HOST("AnonPages", anon_bytes, false),
 		HOST("Cached", cached_bytes, false),
+		HOST("Buffers", buffer_bytes, true),
 		HOST("Slab", slab_bytes, false),
 		HOST("KernelStack", kernel_stack_bytes, false),
 		HOST("PageTables", page_table_bytes, false),

@@ -3,6 +3,7 @@
  * otherwise. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -58,6 +59,7 @@ struct cs_meter_host {
 	uint64_t available_bytes;      /* MemAvailable */
 	uint64_t anon_bytes;           /* AnonPages */
 	uint64_t cached_bytes;         /* Cached */
+	uint64_t buffer_bytes;         /* Buffers: page cache of block devices */
 	uint64_t slab_bytes;           /* Slab */
 	uint64_t kernel_stack_bytes;   /* KernelStack */
 	uint64_t page_table_bytes;     /* PageTables */
@@ -72,6 +74,24 @@ struct cs_meter_host {
 };
 
 int cs_meter_host(const char *proc, struct cs_meter_host *ret, struct cs_err *err);
+
+/* What meminfo counts nowhere, in bytes; 0: this kernel does not tell, or not to us. */
+struct cs_meter_unlisted {
+	uint64_t cpu_list_bytes; /* free pages that CPUs keep for themselves */
+	uint64_t trace_bytes;    /* buffers of the kernel's tracing */
+	uint64_t spare_bytes;    /* KVM's, for vCPUs */
+};
+
+/* zoneinfo: "count" of the page sets. */
+uint64_t cs_meter_cpu_lists(const char *proc);
+
+/* (tracing): "/sys/kernel/tracing"; its buffers and those of its instances, as root. */
+uint64_t cs_meter_tracing(const char *tracing);
+
+/* What KVM keeps for that many vCPUs besides page tables that are in use. Reckoned, not counted: no
+ * counter of the kernel has it. It is the most there can be, and what is there soon after a guest
+ * came to rest. */
+uint64_t cs_meter_spare(uint64_t vcpus, bool nested_paging);
 
 /* ---- what it comes to ---------------------------------------------------------------------- */
 
@@ -101,8 +121,13 @@ struct cs_meter_used {
 	uint64_t others_bytes; /* anonymous memory of other processes */
 	uint64_t tmpfs_bytes;  /* tmpfs and shared memory */
 	uint64_t kernel_bytes; /* the kernel's: slab, stacks, vmalloc, per CPU, other page tables */
-	uint64_t held_back_bytes; /* free or page cache, but not to be had: the kernel's reserves */
+	uint64_t spare_bytes;  /* KVM's, for vCPUs */
+	uint64_t trace_bytes;  /* buffers of the kernel's tracing */
+	uint64_t locked_bytes; /* page cache that cannot be dropped: locked, or on its way */
+	uint64_t held_back_bytes; /* free or page cache, but not to be had: the kernel's reserves,
+				   * what CPUs keep for themselves */
 	int64_t remainder_bytes;  /* what none of these explains; below 0: counted twice */
 };
 struct cs_meter_used cs_meter_used_of(const struct cs_meter_host *host,
+				      const struct cs_meter_unlisted *unlisted,
 				      const struct cs_meter_guest *guests);

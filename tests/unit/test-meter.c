@@ -275,6 +275,7 @@ static void test_sums(void **state)
 					       CS_KSM_UNKNOWN };
 	struct cs_meter_guest guest = cs_meter_guest_of(&process, &merging);
 	struct cs_meter_guest sum = { .cpu_ms = 0 };
+	struct cs_meter_unlisted unlisted;
 	struct cs_meter_host host;
 	struct cs_meter_used used;
 
@@ -293,14 +294,107 @@ static void test_sums(void **state)
 	assert_int_equal(guest.zero_bytes, 0);
 
 	assert_int_equal(cs_meter_host("/proc", &host, NULL), 0);
-	used = cs_meter_used_of(&host, &sum);
+	unlisted = (struct cs_meter_unlisted){ .cpu_list_bytes = 3 * CS_MIB,
+					       .trace_bytes = CS_MIB,
+					       .spare_bytes = 2 * CS_MIB };
+	used = cs_meter_used_of(&host, &unlisted, &sum);
 	assert_int_equal(used.used_bytes, used.guests_bytes + used.kvm_bytes + used.others_bytes +
 						  used.tmpfs_bytes + used.kernel_bytes +
-						  used.held_back_bytes +
+						  used.spare_bytes + used.trace_bytes +
+						  used.locked_bytes + used.held_back_bytes +
 						  (uint64_t)used.remainder_bytes);
 	cs_meter_guest_add(&sum, &guest);
 	cs_meter_guest_add(&sum, &guest);
 	assert_int_equal(sum.cost_bytes, 52 * CS_MIB);
+}
+
+/* Made up in full, so that each part has its place. */
+static void test_parts(void **state)
+{
+	const struct cs_meter_guest guests = { .cost_bytes = 30, .page_table_bytes = 4 };
+	const struct cs_meter_unlisted unlisted = { .cpu_list_bytes = 7,
+						    .trace_bytes = 11,
+						    .spare_bytes = 13 };
+	const struct cs_meter_host host = { .total_bytes = 1000,
+					    .available_bytes = 700,
+					    .free_bytes = 600,
+					    .active_file_bytes = 60,
+					    .inactive_file_bytes = 50,
+					    .reclaimable_bytes = 9,
+					    .cached_bytes = 120,
+					    .buffer_bytes = 10,
+					    .shmem_bytes = 15,
+					    .anon_bytes = 126,
+					    .page_table_bytes = 10,
+					    .sec_page_table_bytes = 3,
+					    .unreclaimable_bytes = 40,
+					    .vmalloc_bytes = 8,
+					    .percpu_bytes = 2 };
+	const struct cs_meter_used used = cs_meter_used_of(&host, &unlisted, &guests);
+
+	assert_int_equal(used.used_bytes, 300);
+	assert_int_equal(used.guests_bytes, 30);
+	assert_int_equal(used.others_bytes, 100);
+	assert_int_equal(used.tmpfs_bytes, 15);
+	assert_int_equal(used.kvm_bytes, 3);
+	assert_int_equal(used.kernel_bytes, 40 + 8 + 2 + 6);
+	assert_int_equal(used.locked_bytes, 5);
+	assert_int_equal(used.held_back_bytes, 7 + 19);
+	assert_int_equal(used.remainder_bytes, 300 - 30 - 100 - 15 - 3 - 56 - 5 - 26 - 11 - 13);
+}
+
+static void test_cpu_lists(void **state)
+{
+	struct scratch *scratch = *state;
+	static const struct {
+		const char *text;
+		uint64_t want;
+	} rows[] = {
+		{ "  pagesets\n    cpu: 0\n              count:    1023\n"
+		  "              high:     1443\n    cpu: 1\n              count:    1\n",
+		  1024 * 4096 },
+		{ "", 0 },
+		{ "              count:    1023", 0 }, /* cut off */
+		{ "              count:    -5\n", 0 },
+		{ "              count:    99999999999999999999999999\n", 0 },
+		{ "              count:    9999999999999999\n              count: 2\n", 8192 },
+		{ "              accounts: 3\n", 0 },
+		{ " count: x\n count:\n count: 2x\n count: 1\n", 4096 },
+	};
+
+	assert_int_equal(cs_meter_cpu_lists("/no/such"), 0);
+	assert_int_equal(cs_meter_cpu_lists(scratch->path), 0);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		scratch_write(scratch->fd, "zoneinfo", rows[i].text);
+		assert_int_equal(cs_meter_cpu_lists(scratch->path), rows[i].want);
+	}
+}
+
+static void test_tracing(void **state)
+{
+	struct scratch *scratch = *state;
+
+	assert_int_equal(cs_meter_tracing("/no/such"), 0);
+	assert_int_equal(cs_meter_tracing(scratch->path), 0);
+	scratch_write(scratch->fd, "buffer_total_size_kb", "14 (expanded: 2816)\n");
+	assert_int_equal(cs_meter_tracing(scratch->path), 14 * CS_KIB);
+	assert_int_equal(mkdirat(scratch->fd, "instances", 0700), 0);
+	assert_int_equal(mkdirat(scratch->fd, "instances/one", 0700), 0);
+	assert_int_equal(mkdirat(scratch->fd, "instances/empty", 0700), 0);
+	scratch_write(scratch->fd, "instances/one/buffer_total_size_kb", "2816\n");
+	assert_int_equal(cs_meter_tracing(scratch->path), 2830 * CS_KIB);
+	scratch_write(scratch->fd, "buffer_total_size_kb", "-1\n");
+	assert_int_equal(cs_meter_tracing(scratch->path), 2816 * CS_KIB);
+	scratch_write(scratch->fd, "buffer_total_size_kb", "77");
+	assert_int_equal(cs_meter_tracing(scratch->path), 2816 * CS_KIB);
+}
+
+static void test_spare(void **state)
+{
+	assert_int_equal(cs_meter_spare(0, true), 0);
+	assert_int_equal(cs_meter_spare(2, true), 2 * 43 * 4096);
+	assert_int_equal(cs_meter_spare(1, false), 83 * 4096);
+	assert_int_equal(cs_meter_spare(UINT64_MAX, false), 0);
 }
 
 static void test_host_of_an_older_kernel(void **state)
@@ -370,6 +464,10 @@ int main(void)
 		SCRATCH_TEST(test_broken_process),
 		SCRATCH_TEST(test_no_process),
 		SCRATCH_TEST(test_host),
+		cmocka_unit_test(test_parts),
+		SCRATCH_TEST(test_cpu_lists),
+		SCRATCH_TEST(test_tracing),
+		cmocka_unit_test(test_spare),
 		SCRATCH_TEST(test_host_of_an_older_kernel),
 		SCRATCH_TEST(test_truncated_host),
 		SCRATCH_TEST(test_merging),
