@@ -12,8 +12,11 @@
 #define CREDIT_MS         60000              /* of budget that can be saved up, or owed */
 #define GROWN_BYTES       (INT64_C(1) << 20) /* and a sixteenth of what there is: worth a look */
 #define GROWN_PART        16
-#define SETTLE_MS         2000
+#define SETTLE_MS         3000
+#define SETTLE_PART       4 /* of growth that is enough: less of it in SETTLE_MS is none */
 #define SETTLE_MAX_MS     30000
+#define CHURN_FIRST_MS    10000 /* between two looks because merged pages were written to */
+#define CHURN_MAX_MS      600000
 #define YIELD_PART        200 /* a page saved of so many scanned is worth the CPU time */
 #define PROBE_FIRST_MS    15000
 #define PROBE_MIN_MS      10000
@@ -30,6 +33,7 @@
 #define RUNS_OUT_MS       20000 /* at the rate at which it goes now */
 #define RUNS_OUT_PART     3     /* and a third of all is left at most */
 #define PAGES_TO_SCAN_MAX 200000
+#define BATCH_MIN         256 /* pages; a pass is not exact to fewer */
 
 static int64_t least(int64_t a, int64_t b)
 {
@@ -137,9 +141,11 @@ static void start(const struct cs_ksm_sample *now, enum cs_ksm_why why, struct c
 	mind->why = why;
 	mind->passes = why == CS_KSM_PROBE || why == CS_KSM_SWEEP ? 1 : 2;
 	mind->gone_bytes = 0;
-	mind->pass_first = mind->passes == 2;
-	mind->covered_bytes = enrolled(now);
-	mind->covered_cow = known(now->cow_ksm);
+	/* A sweep takes first checksums only: what is new stays so. */
+	if (why != CS_KSM_SWEEP) {
+		mind->covered_bytes = enrolled(now);
+		mind->covered_cow = known(now->cow_ksm);
+	}
 	mind->settle_ms = 0;
 	begin_pass(now, mind);
 }
@@ -177,11 +183,15 @@ static void stand_still(const struct cs_ksm_sample *now, bool good, struct cs_ks
 	else if (mind->why == CS_KSM_NEW || !mind->backoff_ms)
 		mind->backoff_ms = PROBE_FIRST_MS;
 	mind->backoff_ms = least(most(mind->backoff_ms, PROBE_MIN_MS), PROBE_MAX_MS);
-	mind->rescue_backoff_ms =
-		good || !mind->rescue_backoff_ms ? RESCUE_FIRST_MS : 2 * mind->rescue_backoff_ms;
-	mind->rescue_backoff_ms = least(mind->rescue_backoff_ms, RESCUE_MAX_MS);
 	mind->probe_ms = now->at_ms + mind->backoff_ms;
-	mind->rescue_ms = now->at_ms + mind->rescue_backoff_ms;
+	/* Only what was done because memory is short tells whether to do it again for that. */
+	if (mind->why == CS_KSM_PRESSURE) {
+		mind->rescue_backoff_ms = good || !mind->rescue_backoff_ms
+						  ? RESCUE_FIRST_MS
+						  : 2 * mind->rescue_backoff_ms;
+		mind->rescue_backoff_ms = least(mind->rescue_backoff_ms, RESCUE_MAX_MS);
+		mind->rescue_ms = now->at_ms + mind->rescue_backoff_ms;
+	}
 	mind->passes = 0;
 	mind->why = CS_KSM_NOTHING;
 }
@@ -201,11 +211,7 @@ static void end_pass(const struct cs_ksm_sample *now, struct cs_ksm_mind *mind)
 	const bool good = earned(now, mind);
 
 	mind->passes--;
-	mind->pass_first = false;
-	/* More came while we looked: once more over all of it. */
-	if (enrolled(now) - mind->covered_bytes >= grown_enough(now))
-		start(now, CS_KSM_NEW, mind);
-	else if (mind->passes)
+	if (mind->passes)
 		begin_pass(now, mind);
 	else
 		stand_still(now, good, mind);
@@ -213,33 +219,63 @@ static void end_pass(const struct cs_ksm_sample *now, struct cs_ksm_mind *mind)
 
 /* ---- when to begin ------------------------------------------------------------------------- */
 
+/* Of what is merged so much was written to again, since the last look began, that another may pay.
+ * The rarer the more often that happens: merging what is soon written to is all cost. */
+static bool is_churned(const struct cs_ksm_sample *now, struct cs_ksm_mind *mind)
+{
+	const int64_t pages = moved(mind->covered_cow, known(now->cow_ksm));
+
+	return least(pages, INT64_MAX / PAGE) * PAGE >= grown_enough(now) &&
+	       now->at_ms >= mind->churn_ms;
+}
+
+static void put_off_churn(const struct cs_ksm_sample *now, struct cs_ksm_mind *mind)
+{
+	const bool often = now->at_ms - mind->churn_ms < 2 * mind->churn_backoff_ms;
+
+	mind->churn_backoff_ms = often ? 2 * mind->churn_backoff_ms : CHURN_FIRST_MS;
+	mind->churn_backoff_ms = least(most(mind->churn_backoff_ms, CHURN_FIRST_MS), CHURN_MAX_MS);
+	mind->churn_ms = now->at_ms + mind->churn_backoff_ms;
+}
+
+static bool is_grown(const struct cs_ksm_sample *now, const struct cs_ksm_mind *mind)
+{
+	return enrolled(now) - mind->covered_bytes >= grown_enough(now);
+}
+
 /* Guests that are being made change what they have: a look at them is for nothing until they stand.
- * True when there is something new and it has settled. */
-static bool is_new(const struct cs_ksm_sample *before, const struct cs_ksm_sample *now,
-		   struct cs_ksm_mind *mind)
+ * True when there is something new and it has settled, or would not. */
+static bool is_new(const struct cs_ksm_sample *now, struct cs_ksm_mind *mind)
 {
 	const int64_t have = enrolled(now), enough = grown_enough(now);
-	const int64_t ms = most(moved(before->at_ms, now->at_ms), 1);
-	const int64_t churn =
-		least(moved(mind->covered_cow, known(now->cow_ksm)), INT64_MAX / PAGE);
+	const bool grown = is_grown(now, mind);
 
-	if (have - mind->covered_bytes < enough && churn * PAGE < enough) {
+	if (!grown && !is_churned(now, mind)) {
 		mind->settle_ms = 0;
 		return false;
 	}
-	if (!mind->settle_ms)
-		mind->settle_ms = now->at_ms;
-	if (now->at_ms - mind->settle_ms >= SETTLE_MAX_MS)
-		return true;
-	if ((have - enrolled(before)) / ms > enough / 8000) {
+	if (!mind->settle_ms) {
+		mind->settle_ms = mind->still_ms = now->at_ms;
+		mind->still_bytes = have;
+	}
+	/* Against where it was when it last moved: the kernel's counters of a process come in
+	 * jumps, so from one look to the next even what grows all the time may stand still. */
+	if (have - mind->still_bytes > enough / SETTLE_PART ||
+	    mind->still_bytes - have > enough / SETTLE_PART) {
+		mind->still_bytes = have;
+		mind->still_ms = now->at_ms;
+	}
+	if (now->at_ms - mind->still_ms < SETTLE_MS &&
+	    now->at_ms - mind->settle_ms < SETTLE_MAX_MS) {
 		mind->why = CS_KSM_SETTLING;
 		return false;
 	}
-	return now->at_ms - mind->settle_ms >= SETTLE_MS;
+	if (!grown)
+		put_off_churn(now, mind);
+	return true;
 }
 
-static void consider(const struct cs_ksm_sample *before, const struct cs_ksm_sample *now,
-		     bool pressed, struct cs_ksm_mind *mind)
+static void consider(const struct cs_ksm_sample *now, bool pressed, struct cs_ksm_mind *mind)
 {
 	const int64_t have = enrolled(now);
 	int64_t unseen;
@@ -254,8 +290,8 @@ static void consider(const struct cs_ksm_sample *before, const struct cs_ksm_sam
 	}
 	unseen = have - mind->covered_bytes;
 	/* What KSM remembers of them it drops as it comes past, which it does not while it stands
-	 * still: until then its figures are too high. */
-	if (mind->gone_bytes >= (have ? grown_enough(now) : 1)) {
+	 * still: until then its figures are too high. A look at what is new does that, too. */
+	if (mind->gone_bytes >= (have ? grown_enough(now) : 1) && !is_grown(now, mind)) {
 		start(now, CS_KSM_SWEEP, mind);
 		return;
 	}
@@ -263,7 +299,7 @@ static void consider(const struct cs_ksm_sample *before, const struct cs_ksm_sam
 		return;
 	if (pressed && (now->at_ms >= mind->rescue_ms || unseen >= GROWN_BYTES))
 		start(now, CS_KSM_PRESSURE, mind);
-	else if (is_new(before, now, mind))
+	else if (is_new(now, mind))
 		start(now, CS_KSM_NEW, mind);
 	else if (mind->why == CS_KSM_NOTHING && mind->backoff_ms && now->at_ms >= mind->probe_ms)
 		start(now, CS_KSM_PROBE, mind);
@@ -285,13 +321,15 @@ static void set_rate(const struct cs_ksm_sample *now, const struct cs_ksm_limits
 	permille = least(most(permille, 1), 950);
 	ret->sleep_ms = SLEEP_MS;
 	batch_ns = SLEEP_MS * 1000000 * permille / (1000 - permille);
-	ret->pages_to_scan = least(most(batch_ns / mind->cost_ns, 1), PAGES_TO_SCAN_MAX);
-	/* Be there when the pass ends: every batch more is for nothing. */
 	rate = most(permille * 1000000 / mind->cost_ns, 1); /* pages a second */
 	left = mind->why == CS_KSM_PROBE && visited < ring(now) / PROBE_PART
 		       ? ring(now) / PROBE_PART
 		       : ring(now);
 	left = most(left - visited, 0);
+	/* Every page more than the pass is for nothing: its last batch ends with it, and we are
+	 * there then. */
+	ret->pages_to_scan = least(most(batch_ns / mind->cost_ns, 1), PAGES_TO_SCAN_MAX);
+	ret->pages_to_scan = least(ret->pages_to_scan, most(left + left / 50, BATCH_MIN));
 	mind->wake_ms = least(left, INT64_MAX / 1000) * 1000 / rate;
 }
 
@@ -310,7 +348,7 @@ void cs_ksm_decide(const struct cs_ksm_sample *before, const struct cs_ksm_sampl
 	else if (mind->passes && is_in_vain(now, mind))
 		stand_still(now, false, mind);
 	if (!mind->passes)
-		consider(before, now, pressed, mind);
+		consider(now, pressed, mind);
 
 	mind->wake_ms = WAKE_MAX_MS;
 	ret->run = mind->passes ? 1 : 0;

@@ -40,14 +40,16 @@ struct cs_ksm_mind {
 	int64_t cost_ns;   /* of a page scanned, as learned */
 	int64_t credit_us; /* of CPU time that the budget has left over; negative: owed */
 	int64_t covered_bytes,
-		covered_cow; /* enrolled memory and counter when the last look began */
-	int64_t settle_ms;   /* since when there is growth; 0: there is none */
+		covered_cow;           /* enrolled memory and counter when the last look began */
+	int64_t settle_ms;             /* since when there is growth; 0: there is none */
+	int64_t still_ms, still_bytes; /* since when there is no more of it, and what there was */
+	int64_t churn_ms;              /* merged pages that are written to count from then on */
+	int64_t churn_backoff_ms;
 	/* a pass */
 	unsigned passes;                              /* left; 0: standing still */
 	int64_t pass_scanned, pass_scans, pass_saved; /* the counters when it began */
 	int64_t pass_ms;                              /* when that was */
 	int64_t gone_bytes;                           /* of guests that went since the last pass */
-	bool pass_first; /* of those over new memory: it only takes checksums */
 	/* standing still */
 	int64_t probe_ms;   /* when to look again */
 	int64_t backoff_ms; /* how long it was until this one */
