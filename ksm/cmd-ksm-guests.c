@@ -13,6 +13,7 @@
 #include "cow/life.h"
 #include "ksm/cmd-running.h"
 #include "ksm/meter.h"
+#include "ksm/trial.h"
 #include "store/base/num.h"
 #include "vmm/cmd-common.h"
 #include "vmm/control.h"
@@ -26,17 +27,16 @@
 #define YOUNG_MS   30000 /* so long a guest is asked each time: it grows */
 #define TRIES      3
 #define AGAIN_MS   60000 /* until one that did not answer is asked again */
-#define PASSES     3     /* full scans, before what merging does for a guest can be told */
-#define LOSSES     2     /* times that it did not pay, one after the other */
 
 struct guest {
 	pid_t pid;
 	char name[64], domain[64];
 	bool seen; /* in the look under way */
-	bool enrolled, loser;
+	bool enrolled;
 	bool unsure; /* it did not say whether it is enrolled: it may be */
-	unsigned tries, losses;
-	int64_t since_ms, since_scans; /* since it is enrolled */
+	unsigned tries;
+	int64_t since_ms;          /* since when it is enrolled */
+	struct cs_ksm_trial trial; /* whether that pays */
 	uint64_t bytes;
 };
 
@@ -205,10 +205,15 @@ static void choose_domain(struct cs_ksm_guests *g)
 	}
 }
 
+/* May it be merged with the others whose turn it is? */
+static bool is_of_domain(const struct cs_ksm_guests *g, const struct guest *guest)
+{
+	return guest->domain[0] && (g->spec.all || strcmp(guest->domain, g->domain) == 0);
+}
+
 static bool belongs(const struct cs_ksm_guests *g, const struct guest *guest)
 {
-	return guest->domain[0] && !guest->loser &&
-	       (g->spec.all || strcmp(guest->domain, g->domain) == 0);
+	return is_of_domain(g, guest) && !guest->trial.lost;
 }
 
 static bool tell(struct cs_ksm_guests *g, struct guest *guest, bool on)
@@ -264,7 +269,7 @@ static void settle(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
 		if (!tell(g, guest, true))
 			continue;
 		guest->since_ms = now->at_ms;
-		guest->since_scans = now->full_scans;
+		cs_ksm_trial_begin(&guest->trial, now->full_scans);
 	}
 }
 
@@ -290,22 +295,24 @@ static void meter(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
 	}
 }
 
-/* For whom merging costs more than it saves, twice in a row, when it had its chance: out, for as
- * long as that process lives. */
+/* Those for whom merging costs more than it saves go out when next guests are settled. */
 static void judge(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
 {
+	size_t peers = 0;
+
+	for (size_t i = 0; i < g->n; i++)
+		peers += is_of_domain(g, &g->v[i]);
+	for (size_t i = 0; i < g->n; i++)
+		cs_ksm_trial_review(&g->v[i].trial, peers);
 	for (size_t i = 0; i < g->n && i < PROFIT_MAX; i++) {
 		struct guest *guest = &g->v[g->profit_at++ % g->n];
 		struct cs_meter_merging merging;
 
-		if (!guest->enrolled || now->full_scans - guest->since_scans < PASSES)
-			continue;
-		if (cs_meter_merging(g->spec.proc, guest->pid, &merging) < 0 ||
+		if (!guest->enrolled || !cs_ksm_trial_is_due(&guest->trial, now->full_scans) ||
+		    cs_meter_merging(g->spec.proc, guest->pid, &merging) < 0 ||
 		    merging.profit_bytes == CS_KSM_UNKNOWN)
 			continue;
-		guest->losses = merging.profit_bytes < 0 ? guest->losses + 1 : 0;
-		guest->since_scans = guest->losses ? now->full_scans : guest->since_scans;
-		guest->loser = guest->losses >= LOSSES;
+		cs_ksm_trial_judge(&guest->trial, now->full_scans, merging.profit_bytes, peers);
 	}
 }
 
@@ -355,7 +362,7 @@ void cs_ksm_guests_count(const struct cs_ksm_guests *g, struct cs_ksm_guests_cou
 
 		count.enrolled += guest->enrolled;
 		count.unsure += guest->unsure;
-		count.losers += guest->loser;
+		count.losers += guest->trial.lost;
 		count.silent += guest->tries >= TRIES;
 		count.elsewhere +=
 			guest->domain[0] && !g->spec.all && strcmp(guest->domain, g->domain) != 0;

@@ -345,6 +345,8 @@ void cs_ksm_decide(const struct cs_ksm_sample *before, const struct cs_ksm_sampl
 		stand_still(now, false, mind);
 	else if (mind->passes && pass_is_over(now, mind))
 		end_pass(now, mind);
+	else if (mind->passes && pressed && mind->why == CS_KSM_PROBE)
+		start(now, CS_KSM_PRESSURE, mind);
 	else if (mind->passes && is_in_vain(now, mind))
 		stand_still(now, false, mind);
 	if (!mind->passes)

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "ksm/policy.h"
+#include "ksm/trial.h"
 
 #define N(array) (sizeof(array) / sizeof((array)[0]))
 #define MIB      (INT64_C(1) << 20)
@@ -244,6 +245,65 @@ static void test_pressure(void **state)
 	assert_int_equal(h.set.smart_scan, 1);
 }
 
+/* Memory runs short while it stands still, looks for yield, owes CPU time, or has just looked: it
+ * is all the same, the next decision has it scan as fast as it may. That is half a second away at
+ * most (ksm/tune.c), or at once where the kernel wakes us. */
+static void test_spike(void **state)
+{
+	static const struct {
+		int64_t available_mib, lost_mib; /* in the half second before */
+		int64_t stalled_ms;              /* in it */
+		enum cs_ksm_why why;             /* what it was at */
+		int64_t credit_us, probed_ms;    /* before */
+		bool want;
+	} rows[] = {
+		/* nothing is short */
+		{ 8192, 0, 0, CS_KSM_NOTHING, 0, 0, false },
+		{ 8192, 4096, 0, CS_KSM_NOTHING, 0, 0, false },
+		{ 700, 0, 0, CS_KSM_NOTHING, 0, 0, true },
+		{ 700, 0, 0, CS_KSM_NOTHING, -3000000, 0, true },
+		{ 700, 0, 0, CS_KSM_NOTHING, 0, 1, true },
+		{ 700, 0, 0, CS_KSM_PROBE, 0, 0, true },
+		{ 700, 0, 0, CS_KSM_SETTLING, 0, 0, true },
+		/* it runs out: 200 MiB a second, 4 GiB left */
+		{ 4096, 100, 0, CS_KSM_NOTHING, 0, 0, true },
+		{ 4096, 5, 0, CS_KSM_NOTHING, 0, 0, false },
+		/* tasks wait for it, whatever is said to be there */
+		{ 8192, 0, 100, CS_KSM_NOTHING, 0, 0, true },
+		{ 8192, 0, 100, CS_KSM_PROBE, -3000000, 0, true },
+		{ 8192, 0, 10, CS_KSM_NOTHING, 0, 0, false },
+	};
+
+	for (size_t i = 0; i < N(rows); i++) {
+		struct host h = { .now = quiet(1000, 1000), .set = new_kernel(), .alike = 0.5 };
+		struct cs_ksm_setting want;
+
+		go(&h, 30000, 1000);
+		h.mind.probe_ms = rows[i].why == CS_KSM_PROBE ? h.now.at_ms : INT64_MAX;
+		if (rows[i].probed_ms) {
+			h.mind.probe_ms = h.now.at_ms;
+			go(&h, 5000, 1000);
+			h.mind.probe_ms = INT64_MAX;
+		}
+		if (rows[i].why == CS_KSM_PROBE)
+			go(&h, 1, 1000);
+		if (rows[i].why == CS_KSM_SETTLING)
+			go(&h, 100, 1100);
+		assert_int_equal(h.mind.why, rows[i].why);
+		h.mind.credit_us = rows[i].credit_us;
+		h.before = h.now;
+		h.before.available_bytes = (rows[i].available_mib + rows[i].lost_mib) * MIB;
+		h.now.available_bytes = rows[i].available_mib * MIB;
+		h.now.at_ms += 500;
+		h.now.some_us += rows[i].stalled_ms * 1000;
+		cs_ksm_decide(&h.before, &h.now, &h.set, &limits, &h.mind, &want);
+		assert_int_equal(want.run, rows[i].want);
+		if (rows[i].want)
+			assert_in_range(want.pages_to_scan * h.mind.cost_ns / 1000,
+					9 * 20000 * 8 / 10, 9 * 20000 * 11 / 10);
+	}
+}
+
 /* Merged pages that are written to again are new memory, too. */
 static void test_churn(void **state)
 {
@@ -352,6 +412,71 @@ static void test_nonsense(void **state)
 	}
 }
 
+/* ---- does it pay for a guest? ------------------------------------------------------------------
+ */
+
+static void test_trial(void **state)
+{
+	/* What is seen after it was let in at 10 full scans: one look a row. */
+	static const struct {
+		int64_t scans, profit;
+		size_t peers;
+		bool due, lost; /* due: it may be judged; lost: behind that */
+	} courses[][6] = {
+		/* alone, it loses; the second guest gives it another chance */
+		{ { 10, -1, 1, false, false },
+		  { 11, -1, 1, false, false },
+		  { 12, -1, 1, true, false },
+		  { 12, -1, 1, false, false },
+		  { 13, -1, 1, true, true },
+		  { 13, -1, 2, false, false } },
+		/* a profit in between: from the beginning */
+		{ { 12, -1, 8, true, false },
+		  { 13, 0, 8, true, false },
+		  { 14, -1, 8, false, false },
+		  { 15, -1, 8, true, false },
+		  { 16, 5, 8, true, false },
+		  { 18, 5, 8, true, false } },
+		/* out it stays, whatever comes and goes, until there are twice as many */
+		{ { 12, -5, 8, true, false },
+		  { 14, -5, 8, true, true },
+		  { 15, -5, 15, true, true },
+		  { 15, -5, 3, true, true },
+		  { 16, -5, 16, true, false },
+		  { 99, 5, 16, true, false } },
+		/* a kernel that does not tell, and one that was booted anew meanwhile */
+		{ { CS_KSM_UNKNOWN, -1, 8, false, false },
+		  { 0, -1, 8, false, false },
+		  { 9, -1, 8, false, false },
+		  { 12, 1, 8, true, false },
+		  { 13, 1, 8, false, false },
+		  { INT64_MAX, 1, 8, true, false } },
+	};
+
+	for (size_t i = 0; i < N(courses); i++) {
+		struct cs_ksm_trial trial;
+
+		cs_ksm_trial_begin(&trial, 10);
+		for (size_t k = 0; k < N(courses[i]); k++) {
+			const bool due = cs_ksm_trial_is_due(&trial, courses[i][k].scans);
+
+			cs_ksm_trial_review(&trial, courses[i][k].peers);
+			if (!trial.lost) {
+				assert_int_equal(due, courses[i][k].due);
+				if (due)
+					cs_ksm_trial_judge(&trial, courses[i][k].scans,
+							   courses[i][k].profit,
+							   courses[i][k].peers);
+			}
+			assert_int_equal(trial.lost, courses[i][k].lost);
+		}
+	}
+	struct cs_ksm_trial unknown;
+
+	cs_ksm_trial_begin(&unknown, CS_KSM_UNKNOWN);
+	assert_false(cs_ksm_trial_is_due(&unknown, 100));
+}
+
 /* ---- the others ---------------------------------------------------------------------------- */
 
 static void test_ksmtuned(void **state)
@@ -412,13 +537,14 @@ static void test_others(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_pressed),   cmocka_unit_test(test_nothing_to_do),
-		cmocka_unit_test(test_a_burst),   cmocka_unit_test(test_a_stream),
-		cmocka_unit_test(test_no_yield),  cmocka_unit_test(test_budget),
-		cmocka_unit_test(test_pressure),  cmocka_unit_test(test_churn),
-		cmocka_unit_test(test_guests_go), cmocka_unit_test(test_old_kernel),
-		cmocka_unit_test(test_nonsense),  cmocka_unit_test(test_ksmtuned),
-		cmocka_unit_test(test_others),
+		cmocka_unit_test(test_pressed),    cmocka_unit_test(test_nothing_to_do),
+		cmocka_unit_test(test_a_burst),    cmocka_unit_test(test_a_stream),
+		cmocka_unit_test(test_no_yield),   cmocka_unit_test(test_budget),
+		cmocka_unit_test(test_pressure),   cmocka_unit_test(test_spike),
+		cmocka_unit_test(test_churn),      cmocka_unit_test(test_guests_go),
+		cmocka_unit_test(test_old_kernel), cmocka_unit_test(test_nonsense),
+		cmocka_unit_test(test_ksmtuned),   cmocka_unit_test(test_others),
+		cmocka_unit_test(test_trial),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
