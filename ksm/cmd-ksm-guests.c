@@ -23,6 +23,7 @@
 #define NEW_MAX    256   /* guests a look that are taken in, */
 #define TOLD_MAX   256   /* told something, */
 #define METER_MAX  128   /* asked for their memory, */
+#define METER_MS   400   /* and not more often than this: at the end of a pass we look often */
 #define PROFIT_MAX 16    /* asked whether merging pays */
 #define YOUNG_MS   30000 /* so long a guest is asked each time: it grows */
 #define TRIES      3
@@ -46,7 +47,7 @@ struct cs_ksm_guests {
 	struct guest *v; /* ascending by pid */
 	size_t n, sorted, room;
 	size_t meter_at, profit_at; /* whose turn it is */
-	int64_t scanned_ms;
+	int64_t scanned_ms, metered_ms;
 	bool hung; /* one did not answer in this look: no other is asked, the host may be short */
 	bool told_of_others;
 };
@@ -279,6 +280,9 @@ static void meter(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
 {
 	unsigned asked = 0;
 
+	if (now->at_ms - g->metered_ms < METER_MS)
+		return;
+	g->metered_ms = now->at_ms;
 	for (size_t i = 0; i < g->n && asked < METER_MAX; i++) {
 		struct guest *guest = &g->v[i];
 
@@ -378,7 +382,7 @@ int cs_ksm_guests_create(const struct cs_ksm_guests_spec *spec, struct cs_ksm_gu
 	if (!g)
 		return cs_fail_errno(err, ENOMEM, "guests");
 	g->spec = *spec;
-	g->scanned_ms = -SCAN_MS;
+	g->scanned_ms = g->metered_ms = -SCAN_MS;
 	*ret = g;
 	return 0;
 }

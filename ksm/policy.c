@@ -25,7 +25,8 @@
 #define RESCUE_FIRST_MS   2000
 #define RESCUE_MAX_MS     60000
 #define SWEEP_MAX_MS      60000
-#define SLEEP_MS          20
+#define SLEEP_PRESSED_MS  20
+#define SLEEP_MS          60 /* longer than two looks are apart when a pass ends: see locate() */
 #define WAKE_MAX_MS       1000
 #define WAKE_MIN_MS       20
 #define STALL_PERMILLE    50    /* of the time some task waited for memory */
@@ -128,12 +129,33 @@ static void learn(const struct cs_ksm_sample *before, const struct cs_ksm_sample
 
 /* ---- passes -------------------------------------------------------------------------------- */
 
+/* Does the scan stand at its beginning? ksmd ends its batch there and sleeps (mm/ksm.c
+ * ksm_do_scan()): when a scan ended between two looks that are less than a sleep apart, nothing
+ * came behind it. And while KSM knows of nothing, it has not gone anywhere yet. */
+static void locate(const struct cs_ksm_sample *before, const struct cs_ksm_sample *now,
+		   const struct cs_ksm_setting *current, struct cs_ksm_mind *mind)
+{
+	const bool moves = moved(before->pages_scanned, now->pages_scanned) ||
+			   moved(before->pages_skipped, now->pages_skipped);
+	const bool ended = moved(before->full_scans, now->full_scans) == 1;
+
+	if (now->pages_scanned == CS_KSM_UNKNOWN)
+		mind->at_head = false;
+	else if (!mind->begun)
+		mind->at_head = !tracked(now);
+	else if (ended && moved(before->at_ms, now->at_ms) < known(current->sleep_ms))
+		mind->at_head = true;
+	else if (ended || moves || moved(before->full_scans, now->full_scans))
+		mind->at_head = false;
+}
+
 static void begin_pass(const struct cs_ksm_sample *now, struct cs_ksm_mind *mind)
 {
 	mind->pass_scanned = known(now->pages_scanned) + known(now->pages_skipped);
 	mind->pass_scans = known(now->full_scans);
 	mind->pass_ms = now->at_ms;
 	mind->pass_saved = cs_ksm_saved_pages(now);
+	mind->pass_from_head = mind->at_head;
 }
 
 static void start(const struct cs_ksm_sample *now, enum cs_ksm_why why, struct cs_ksm_mind *mind)
@@ -150,19 +172,20 @@ static void start(const struct cs_ksm_sample *now, enum cs_ksm_why why, struct c
 	begin_pass(now, mind);
 }
 
-/* Everything was visited: by count, or when the scan came past its beginning twice, since it may
- * have stood anywhere when the pass began. */
+/* Everything was visited: when the scan comes to its end, if it began at the beginning; else by
+ * count, or when it came to its end twice. */
 static bool pass_is_over(const struct cs_ksm_sample *now, const struct cs_ksm_mind *mind)
 {
 	const int64_t visited =
 		known(now->pages_scanned) + known(now->pages_skipped) - mind->pass_scanned;
 
-	if (now->pages_scanned != CS_KSM_UNKNOWN && visited > ring(now) + ring(now) / 50)
+	if (!mind->pass_from_head && now->pages_scanned != CS_KSM_UNKNOWN &&
+	    visited > ring(now) + ring(now) / 50)
 		return true;
 	if (mind->why == CS_KSM_SWEEP &&
 	    (!tracked(now) || now->at_ms - mind->pass_ms > SWEEP_MAX_MS))
 		return true;
-	return known(now->full_scans) >= mind->pass_scans + 2;
+	return known(now->full_scans) >= mind->pass_scans + (mind->pass_from_head ? 1 : 2);
 }
 
 /* Did the pass earn what it cost? */
@@ -319,18 +342,20 @@ static void set_rate(const struct cs_ksm_sample *now, const struct cs_ksm_limits
 	else if (mind->credit_us > 0)
 		permille = most(limits->burst_permille, limits->budget_permille);
 	permille = least(most(permille, 1), 950);
-	ret->sleep_ms = SLEEP_MS;
-	batch_ns = SLEEP_MS * 1000000 * permille / (1000 - permille);
+	ret->sleep_ms = pressed ? SLEEP_PRESSED_MS : SLEEP_MS;
+	batch_ns = ret->sleep_ms * 1000000 * permille / (1000 - permille);
 	rate = most(permille * 1000000 / mind->cost_ns, 1); /* pages a second */
 	left = mind->why == CS_KSM_PROBE && visited < ring(now) / PROBE_PART
 		       ? ring(now) / PROBE_PART
 		       : ring(now);
 	left = most(left - visited, 0);
-	/* Every page more than the pass is for nothing: its last batch ends with it, and we are
-	 * there then. */
+	/* Every page more than the pass is for nothing: its last batch ends with it (at the end of
+	 * the scan by itself), and we are there then. */
 	ret->pages_to_scan = least(most(batch_ns / mind->cost_ns, 1), PAGES_TO_SCAN_MAX);
-	ret->pages_to_scan = least(ret->pages_to_scan, most(left + left / 50, BATCH_MIN));
-	mind->wake_ms = least(left, INT64_MAX / 1000) * 1000 / rate;
+	if (!mind->pass_from_head)
+		ret->pages_to_scan = least(ret->pages_to_scan, most(left + left / 50, BATCH_MIN));
+	/* A little before, since what is left is a guess. */
+	mind->wake_ms = least(left, INT64_MAX / 1000) * 800 / rate;
 }
 
 void cs_ksm_decide(const struct cs_ksm_sample *before, const struct cs_ksm_sample *now,
@@ -341,6 +366,7 @@ void cs_ksm_decide(const struct cs_ksm_sample *before, const struct cs_ksm_sampl
 
 	*ret = *current;
 	learn(before, now, limits, mind);
+	locate(before, now, current, mind);
 	if (mind->passes && !enrolled(now) && mind->why != CS_KSM_SWEEP)
 		stand_still(now, false, mind);
 	else if (mind->passes && pass_is_over(now, mind))

@@ -46,7 +46,8 @@ struct cs_ksm_mind {
 	int64_t churn_ms;              /* merged pages that are written to count from then on */
 	int64_t churn_backoff_ms;
 	/* a pass */
-	unsigned passes;                              /* left; 0: standing still */
+	unsigned passes;              /* left; 0: standing still */
+	bool at_head, pass_from_head; /* the scan stands at its beginning; it did when this began */
 	int64_t pass_scanned, pass_scans, pass_saved; /* the counters when it began */
 	int64_t pass_ms;                              /* when that was */
 	int64_t gone_bytes;                           /* of guests that went since the last pass */

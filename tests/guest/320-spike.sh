@@ -15,7 +15,7 @@ ksm=/sys/kernel/mm/ksm
 [ -w $ksm/run ] || skip "no KSM that can be set"
 n=${SPIKE_GUESTS:-12} mib=${SPIKE_MIB:-40}
 
-# Takes MIB as fast as it can but for the last 900, which it takes at 80 a second; holds it, and says how far
+# Takes MIB as fast as it can but for the last 500, which it takes at 80 a second; holds it, and says how far
 # it came each time. The kernel is to take this one first.
 cat >"$scratch/taker" <<'P'
 import sys, time
@@ -24,7 +24,7 @@ with open("/proc/self/oom_score_adj", "w") as score:
     score.write("1000")
 while len(held) * step < want:
     held.append(bytearray(b"x") * (step << 20))
-    if want - len(held) * step < 900:
+    if want - len(held) * step < 500:
         print(len(held) * step, flush=True)
         time.sleep(step / 80)
 time.sleep(5)

@@ -334,7 +334,7 @@ static void test_guests_go(void **state)
 	go(&h, 5000, 100);
 	assert_int_equal(h.set.run, 0);
 	h.mind.probe_ms = INT64_MAX;
-	go(&h, 4000, 200); /* what comes then is new */
+	go(&h, 7000, 200); /* what comes then is new */
 	assert_true(h.mind.covered_bytes == 200 * MIB);
 	h.mind.probe_ms = INT64_MAX;
 	/* One by one: when enough have gone */
