@@ -17,8 +17,10 @@
 #define SETTLE_MAX_MS     30000
 #define CHURN_FIRST_MS    10000 /* between two looks because merged pages were written to */
 #define CHURN_MAX_MS      600000
-#define YIELD_PART        200 /* a page saved of so many scanned is worth the CPU time */
-#define PROBE_FIRST_MS    15000
+#define YIELD_PART        200   /* a page saved of so many scanned is worth the CPU time */
+#define PROBE_FIRST_MS    15000 /* when much had changed between two looks at it, else: */
+#define PROBE_STILL_MS    60000
+#define VOLATILE_PART     8
 #define PROBE_MIN_MS      10000
 #define PROBE_MAX_MS      3600000
 #define PROBE_PART        8
@@ -204,7 +206,9 @@ static void stand_still(const struct cs_ksm_sample *now, bool good, struct cs_ks
 	if (mind->why == CS_KSM_PROBE)
 		mind->backoff_ms = good ? mind->backoff_ms / 2 : 2 * mind->backoff_ms;
 	else if (mind->why == CS_KSM_NEW || !mind->backoff_ms)
-		mind->backoff_ms = PROBE_FIRST_MS;
+		mind->backoff_ms = known(now->pages_volatile) > ring(now) / VOLATILE_PART
+					   ? PROBE_FIRST_MS
+					   : PROBE_STILL_MS;
 	mind->backoff_ms = least(most(mind->backoff_ms, PROBE_MIN_MS), PROBE_MAX_MS);
 	mind->probe_ms = now->at_ms + mind->backoff_ms;
 	/* Only what was done because memory is short tells whether to do it again for that. */
