@@ -28,7 +28,7 @@
 #define RESCUE_MAX_MS     60000
 #define SWEEP_MAX_MS      60000
 #define SLEEP_PRESSED_MS  20
-#define SLEEP_MS          60 /* longer than two looks are apart when a pass ends: see locate() */
+#define SLEEP_MS          100 /* longer than two looks are apart when a pass ends: see locate() */
 #define WAKE_MAX_MS       1000
 #define WAKE_MIN_MS       20
 #define STALL_PERMILLE    50    /* of the time some task waited for memory */
