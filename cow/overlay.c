@@ -107,24 +107,29 @@ static int open_boot(struct cs_overlay *overlay, const struct cs_template *t, st
 	return 0;
 }
 
-static int open_disk(struct cs_overlay *overlay, const struct cs_card *card, struct cs_err *err)
+static int open_disk(struct cs_store *store, struct cs_overlay *overlay, const struct cs_card *card,
+		     struct cs_err *err)
 {
 	struct stat st;
+	int r;
 
 	if (!card->persist)
 		return 0;
-	overlay->disk.fd =
-		openat(overlay->dirfd, "disk", O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	if (overlay->disk.fd < 0 || fstat(overlay->disk.fd, &st) < 0)
+	r = cs_overlay_open_disk(overlay->dirfd, O_RDWR);
+	if (r < 0)
+		return cs_fail_errno(err, -r, "disk");
+	overlay->disk.fd = r;
+	if (fstat(overlay->disk.fd, &st) < 0)
 		return cs_fail_errno(err, errno, "disk");
 	if (!S_ISREG(st.st_mode) || st.st_size < SECTOR_BYTES || st.st_size % SECTOR_BYTES)
 		return cs_fail(err, EBADMSG, "disk: no file of whole sectors");
 	overlay->disk.bytes = (uint64_t)st.st_size;
-	return 0;
+	r = cs_store_open_under(store, &overlay->disk.under_fd, err);
+	return r == -ENOENT ? 0 : r;
 }
 
-static int open_parts(struct cs_overlay *overlay, const struct cs_template *t,
-		      const struct cs_card *card, struct cs_err *err)
+static int open_parts(struct cs_store *store, struct cs_overlay *overlay,
+		      const struct cs_template *t, const struct cs_card *card, struct cs_err *err)
 {
 	int r;
 
@@ -139,7 +144,7 @@ static int open_parts(struct cs_overlay *overlay, const struct cs_template *t,
 		r = open_machine(overlay, t, card, err);
 	if (r < 0)
 		return r;
-	return open_disk(overlay, card, err);
+	return open_disk(store, overlay, card, err);
 }
 
 int cs_overlay_open(struct cs_store *store, const struct cs_template *t, const struct cs_card *card,
@@ -157,12 +162,12 @@ int cs_overlay_open(struct cs_store *store, const struct cs_template *t, const s
 	if (!overlay)
 		return cs_fail_errno(err, ENOMEM, "guest '%s'", card->guest);
 	overlay->dirfd = -1;
-	overlay->disk.fd = -1;
+	overlay->disk.fd = overlay->disk.under_fd = -1;
 	overlay->parked.memory_fd = overlay->parked.state_fd = -1;
 	r = cs_guest_open(store, card->guest, &overlay->dirfd, err);
 	if (r < 0)
 		return r;
-	r = open_parts(overlay, t, card, err);
+	r = open_parts(store, overlay, t, card, err);
 	if (r < 0)
 		return cs_fail_in(err, r, "guest '%s'", card->guest);
 	*ret = cs_steal(overlay);
@@ -226,6 +231,7 @@ struct cs_overlay *cs_overlay_free(struct cs_overlay *overlay)
 	if (overlay->mapped)
 		cs_ram_unmap(&overlay->ram);
 	cs_parked_closep(&overlay->parked);
+	cs_fd_closep(&overlay->disk.under_fd);
 	cs_fd_closep(&overlay->disk.fd);
 	cs_fd_closep(&overlay->dirfd);
 	free(overlay);

@@ -333,10 +333,28 @@ static void trim(int dirfd)
 	ioctl(dirfd, FITRIM, &all);
 }
 
-int cs_store_space(const struct cs_store *store, uint64_t *ret_bytes, struct cs_err *err)
+int cs_store_open_under(const struct cs_store *store, int *ret, struct cs_err *err)
 {
 	cs_auto(cs_mem_freep) char *image = NULL;
 	size_t bytes = strlen(store->root);
+	int fd;
+
+	while (bytes > 1 && store->root[bytes - 1] == '/')
+		bytes--;
+	if (asprintf(&image, "%.*s.img", (int)bytes, store->root) < 0) {
+		image = NULL;
+		return cs_fail_errno(err, ENOMEM, "store '%s'", store->root);
+	}
+	fd = open(image, O_PATH | O_CLOEXEC);
+	if (fd < 0)
+		return cs_fail_errno(err, errno, "'%s'", image);
+	*ret = fd;
+	return 0;
+}
+
+int cs_store_space(const struct cs_store *store, uint64_t *ret_bytes, struct cs_err *err)
+{
+	cs_auto(cs_fd_closep) int under_fd = -1;
 	struct statvfs fs, under;
 	uint64_t space;
 
@@ -350,15 +368,10 @@ int cs_store_space(const struct cs_store *store, uint64_t *ret_bytes, struct cs_
 
 	/* The image is sparse: when the disk under it is full, its Btrfs gets errors where it was
 	 * promised room, and goes read-only. */
-	while (bytes > 1 && store->root[bytes - 1] == '/')
-		bytes--;
-	if (asprintf(&image, "%.*s.img", (int)bytes, store->root) < 0) {
-		image = NULL;
-		return cs_fail_errno(err, ENOMEM, "store '%s'", store->root);
-	}
-	if (statvfs(image, &under) == 0 && free_bytes(&under) < space) {
+	if (cs_store_open_under(store, &under_fd, NULL) == 0 && fstatvfs(under_fd, &under) == 0 &&
+	    free_bytes(&under) < space) {
 		trim(store->dirfd);
-		if (statvfs(image, &under) == 0 && free_bytes(&under) < space)
+		if (fstatvfs(under_fd, &under) == 0 && free_bytes(&under) < space)
 			space = free_bytes(&under);
 	}
 	*ret_bytes = space;

@@ -35,6 +35,10 @@ const char *cs_store_swept(const struct cs_store *store, size_t i);
 #define CS_STORE_ID_TEXT 33
 int cs_store_id(struct cs_store *store, char ret[CS_STORE_ID_TEXT], struct cs_err *err);
 
+/* A descriptor (O_PATH) of the image under the store, to ask its file system how it is; *ret is the
+ * caller's. -ENOENT: the store is a folder. */
+int cs_store_open_under(const struct cs_store *store, int *ret, struct cs_err *err);
+
 /* Bytes that can still be written to the store: what its file system has free, and for a sparse
  * image what the file system under the image has free. */
 int cs_store_space(const struct cs_store *store, uint64_t *ret_bytes, struct cs_err *err);

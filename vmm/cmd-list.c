@@ -41,6 +41,7 @@
 	{ "machine", "MACHINE", CS_CELL_TEXT }, { "target_bytes", "TARGET", CS_CELL_BYTES },       \
 		{ "actual_bytes", "ACTUAL", CS_CELL_BYTES },                                       \
 		{ "reported_bytes", "GIVEN BACK", CS_CELL_BYTES },                                 \
+		{ "disk_waits", "DISK WAITS", CS_CELL_BOOL },                                      \
 		{ "rss_bytes", "RSS", CS_CELL_BYTES }, { "pss_bytes", "PSS", CS_CELL_BYTES },      \
 		{ "private_dirty_bytes", "PRIVATE DIRTY", CS_CELL_BYTES },                         \
 		{ "private_bytes", "PRIVATE", CS_CELL_BYTES },                                     \
@@ -129,7 +130,7 @@ static void fill_wide(struct cs_report *report, const struct cs_card *card)
 static void fill_machine(struct cs_report *report, int dirfd)
 {
 	static const char *const keys[] = { "target_bytes", "actual_bytes", "reported_bytes",
-					    "enrolled" };
+					    "enrolled", "disk_waits" };
 	cs_auto(cs_mem_freep) char *status = NULL;
 	uint64_t value;
 

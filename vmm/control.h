@@ -2,11 +2,11 @@
 /* A running machine's control socket (guests/<name>/control.sock): a line in, a line out.
  *
  *   status            ok state=booting|ready|paused|stopping vcpus=N enrolled=0|1 from_memory=0|1
- *                     target_bytes=N
- *                     actual_bytes=N reported_bytes=N: of its RAM the guest is asked to get by
- *                     with the first and says it has the second; so many free ones it has
- *                     reported, and the host has taken back. from_memory: its RAM is mapped from a
- *                     saved one
+ *                     target_bytes=N actual_bytes=N reported_bytes=N [disk_waits=0|1]: of
+ *                     its RAM the guest is asked to get by with the first and says it has the
+ *                     second; so many free ones it has reported, and the host has taken back.
+ *                     from_memory: its RAM is mapped from a
+ *                     saved one. disk_waits: what it wrote waits for room in the store
  *   stop [GRACE_MS]   ok            asks the agent to power off; the machine then ends
  *   reboot            ok
  *   pause, resume     ok

@@ -7,9 +7,20 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/vfs.h>
 
 #define WORKERS 4u /* kernel threads for what would block */
 #define RETRIES 16u
+
+/* What waits for room is tried again this often. */
+#define WAIT_MS 1000
+
+/* Of the file system under the store's image: with less free than this nothing more is written, for
+ * what Btrfs has promised to others must still fit. Of a small one a sixteenth. */
+#define RESERVE_BYTES (UINT64_C(256) << 20)
+#define RESERVE_PART  16
+/* With less than so many reserves nothing is left to be written later. */
+#define LOW_RESERVES 4
 
 /* Zeroes for file systems that can neither punch holes nor zero a range; this many times at once.
  */
@@ -21,6 +32,7 @@ struct request {
 	struct request *next, **link;
 	struct cs_disk_job job; /* offset and bytes: what is left */
 	bool by_hand;           /* zeroes are written */
+	bool waits;             /* for room; the kernel has nothing of it */
 	unsigned retries;
 	unsigned first, pieces; /* of iov[]: what is left */
 	struct iovec iov[];
@@ -29,12 +41,16 @@ struct request {
 struct cs_disk_io {
 	struct cs_disk_io_spec spec;
 	struct request *requests;
-	unsigned in_flight;
+	unsigned in_flight; /* those that wait, too */
+	unsigned waiting;
+	struct cs_timer *timer; /* made when a job waits for the first time */
 	bool async;
 	struct io_uring ring;
 	int event_fd;
 	struct cs_watch *watch;
 };
+
+static void on_time(void *arg, uint32_t events);
 
 /* ---- a request, whoever does its work */
 
@@ -107,6 +123,44 @@ static bool moves(const struct request *req)
 static bool zeroing(const struct request *req)
 {
 	return req->job.work == CS_DISK_ZERO_HOLE || req->job.work == CS_DISK_ZERO_RANGE;
+}
+
+static bool takes_room(const struct request *req)
+{
+	return req->job.work != CS_DISK_READ && req->job.work != CS_DISK_FLUSH;
+}
+
+/* Is there room under the store's image, which is sparse? A file system that was promised a block
+ * and does not get it goes read-only, for all guests. */
+static bool has_room(const struct cs_disk_io *io, bool *ret_low)
+{
+	uint64_t reserve, room;
+	struct statfs fs;
+
+	*ret_low = false;
+	if (io->spec.under_fd < 0 || fstatfs(io->spec.under_fd, &fs) < 0)
+		return true;
+	room = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
+	reserve = (uint64_t)fs.f_blocks * (uint64_t)fs.f_bsize / RESERVE_PART;
+	if (reserve > RESERVE_BYTES)
+		reserve = RESERVE_BYTES;
+	*ret_low = room < LOW_RESERVES * reserve;
+	return room >= reserve;
+}
+
+/* (result) says that there is no room: the job may wait for some, and the guest with it. Not for
+ * -EDQUOT, that is the guest's own limit. */
+static bool may_wait(struct cs_disk_io *io, struct request *req, int result)
+{
+	if (result != -ENOSPC || !takes_room(req))
+		return false;
+	if (!io->timer && cs_timer_create(io->spec.loop, on_time, io, &io->timer) < 0)
+		return false;
+	if (!io->waiting)
+		cs_timer_set(io->timer, WAIT_MS);
+	req->waits = true;
+	io->waiting++;
+	return true;
 }
 
 /* The last step gave (*res), bytes or -errno: true when there is another one to do, else *res is
@@ -211,6 +265,8 @@ static void reap(struct cs_disk_io *io)
 			enqueue(io, req);
 			continue;
 		}
+		if (may_wait(io, req, res))
+			continue;
 		io->in_flight--;
 		io->spec.done(io->spec.arg, &req->job, res);
 		forget(req);
@@ -228,6 +284,60 @@ static void on_completions(void *arg, uint32_t events)
 	io->spec.turn(io->spec.arg);
 }
 
+/* ---- what waits for room */
+
+static void finish(struct cs_disk_io *io, struct request *req, int result)
+{
+	io->in_flight--;
+	io->spec.done(io->spec.arg, &req->job, result);
+	forget(req);
+}
+
+/* Do it here and now: true when it has ended. */
+static bool perform_all(struct cs_disk_io *io, struct request *req, int *ret)
+{
+	int res;
+
+	do
+		res = perform(io->spec.fd, req);
+	while (goes_on(req, &res));
+	if (may_wait(io, req, res))
+		return false;
+	*ret = res;
+	return true;
+}
+
+static void on_time(void *arg, uint32_t events)
+{
+	struct cs_disk_io *io = arg;
+	struct request *req, *next;
+	bool low;
+	int res;
+
+	if (!has_room(io, &low)) {
+		cs_timer_set(io->timer, WAIT_MS);
+		return;
+	}
+	for (req = io->requests; req; req = next) {
+		next = req->next;
+		if (!req->waits)
+			continue;
+		req->waits = false;
+		io->waiting--;
+		req->job.lasting |= low;
+		if (io->async)
+			enqueue(io, req);
+		else if (perform_all(io, req, &res))
+			finish(io, req, res);
+	}
+	io->spec.turn(io->spec.arg);
+}
+
+bool cs_disk_io_waits(const struct cs_disk_io *io)
+{
+	return io->waiting;
+}
+
 bool cs_disk_io_busy(const struct cs_disk_io *io)
 {
 	return io->async && io->in_flight;
@@ -237,9 +347,9 @@ void cs_disk_io_settle(struct cs_disk_io *io)
 {
 	struct io_uring_cqe *cqe;
 
-	if (!io->async || io->in_flight == 0)
+	if (!io->async || io->in_flight == io->waiting)
 		return;
-	while (io->in_flight) {
+	while (io->in_flight > io->waiting) {
 		int r;
 
 		io_uring_submit(&io->ring);
@@ -280,11 +390,28 @@ static void cancel_all(struct cs_disk_io *io)
 	io_uring_submit(&io->ring);
 }
 
+static void forget_waiting(struct cs_disk_io *io)
+{
+	struct request *req, *next;
+
+	for (req = io->requests; req && io->waiting; req = next) {
+		next = req->next;
+		if (!req->waits)
+			continue;
+		io->waiting--;
+		io->in_flight--;
+		forget(req);
+	}
+	if (io->timer)
+		cs_timer_set(io->timer, 0);
+}
+
 void cs_disk_io_drain(struct cs_disk_io *io)
 {
 	struct io_uring_cqe *cqe;
 	unsigned refused;
 
+	forget_waiting(io);
 	if (!io->async || io->in_flight == 0)
 		return;
 	io_uring_submit(&io->ring);
@@ -365,18 +492,22 @@ static void open_ring(struct cs_disk_io *io)
 int cs_disk_io_begin(struct cs_disk_io *io, const struct cs_disk_job *job)
 {
 	struct request *req = make(io, job);
+	bool low = false;
 	int res;
 
 	if (!req)
 		return -ENOMEM;
+	io->in_flight++;
+	if (takes_room(req) && !has_room(io, &low) && may_wait(io, req, -ENOSPC))
+		return -EINPROGRESS;
+	req->job.lasting |= low;
 	if (io->async) {
-		io->in_flight++;
 		enqueue(io, req);
 		return -EINPROGRESS;
 	}
-	do
-		res = perform(io->spec.fd, req);
-	while (goes_on(req, &res));
+	if (!perform_all(io, req, &res))
+		return -EINPROGRESS;
+	io->in_flight--;
 	forget(req);
 	return res;
 }
@@ -411,6 +542,7 @@ struct cs_disk_io *cs_disk_io_free(struct cs_disk_io *io)
 		return NULL;
 	cs_disk_io_drain(io);
 	close_ring(io);
+	io->timer = cs_timer_free(io->timer);
 	free(io);
 	return NULL;
 }

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Work on a disk file that may take its time: by io_uring, completed in the loop; or, where the
  * host has none (kernel.io_uring_disabled, a seccomp filter, an old kernel), done on the spot. The
- * only owner of liburing. */
+ * only owner of liburing.
+ *
+ * A job that finds no room (-ENOSPC) waits until there is some, and is tried every second: a guest
+ * then stands still where it writes, and loses nothing. What is over the guest's own limit
+ * (-EDQUOT) fails. */
 #pragma once
 
 #include <stdbool.h>
@@ -39,7 +43,10 @@ struct cs_disk_job {
 struct cs_disk_io;
 
 struct cs_disk_io_spec {
-	int fd;               /* lent */
+	int fd; /* lent */
+	/* Lent; on the file system under the one of (fd), when that is a sparse image: jobs that
+	 * take room wait while it is nearly full too. -1: there is none. */
+	int under_fd;
 	struct cs_loop *loop; /* lent */
 	/* (job) ended: 0 or -errno; -EIO also where the file ends too early. (job)'s iov is gone.
 	 */
@@ -60,10 +67,14 @@ bool cs_disk_io_full(const struct cs_disk_io *io);
 /* Hand over what was begun. -EAGAIN: the kernel did not take all of it; call again soon. */
 int cs_disk_io_submit(struct cs_disk_io *io);
 
-bool cs_disk_io_busy(const struct cs_disk_io *io); /* a job is under way in the kernel */
+bool cs_disk_io_busy(
+	const struct cs_disk_io *io); /* a job is under way, in the kernel or waiting */
 
-/* Wait until nothing is under way, as long as the disk takes: done() comes for each job as ever,
- * then turn(). */
+/* A job waits for room. */
+bool cs_disk_io_waits(const struct cs_disk_io *io);
+
+/* Wait until nothing is under way but what waits for room, as long as the disk takes: done() comes
+ * for each job as ever, then turn(). */
 void cs_disk_io_settle(struct cs_disk_io *io);
 
 /* Forget all jobs: those not begun are cancelled, the others waited for (as long as the disk

@@ -90,6 +90,15 @@ static const char *state_of(const struct cs_machine *machine)
 	return machine->agent_ready ? "ready" : "booting";
 }
 
+static bool waits_for_room(const struct cs_machine *machine)
+{
+	for (unsigned i = 0; i < machine->devices; i++) {
+		if (cs_virtio_mmio_waits(machine->device[i]))
+			return true;
+	}
+	return false;
+}
+
 static int control_status(void *arg, char *text, size_t bytes, struct cs_err *err)
 {
 	const struct cs_machine *machine = arg;
@@ -98,10 +107,14 @@ static int control_status(void *arg, char *text, size_t bytes, struct cs_err *er
 	cs_virtio_balloon_info(machine->balloon, &balloon);
 	snprintf(text, bytes,
 		 "state=%s vcpus=%u enrolled=%d from_memory=%d target_bytes=%" PRIu64
-		 " actual_bytes=%" PRIu64 " reported_bytes=%" PRIu64,
+		 " actual_bytes=%" PRIu64 " reported_bytes=%" PRIu64 "%s%s",
 		 state_of(machine), machine->spec.vcpus, machine->enrolled,
 		 machine->mem.ram.seg[0].backing != CS_BACKING_ANON, balloon.target_bytes,
-		 balloon.actual_bytes, balloon.reported_bytes);
+		 balloon.actual_bytes, balloon.reported_bytes,
+		 machine->spec.disk ? " disk_waits=" : "",
+		 !machine->spec.disk       ? ""
+		 : waits_for_room(machine) ? "1"
+					   : "0");
 	return 0;
 }
 

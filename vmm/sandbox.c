@@ -67,6 +67,7 @@ static const int allowed[] = {
 	SCMP_SYS(ftruncate),
 	SCMP_SYS(lseek),
 	SCMP_SYS(fstat),
+	SCMP_SYS(fstatfs), /* is there room under the store's image? */
 	SCMP_SYS(newfstatat),
 	/* the guest's randomness and clock */
 	SCMP_SYS(getrandom),

@@ -312,6 +312,12 @@ static int take_picture(struct cs_snapshot *s, struct cs_err *err)
 		return cs_fail(err, ECANCELED, "it has just ended");
 	for (unsigned i = 0; i < machine->devices; i++)
 		cs_virtio_mmio_settle(machine->device[i]);
+	for (unsigned i = 0; i < machine->devices; i++) {
+		if (cs_virtio_mmio_waits(machine->device[i]))
+			return cs_fail(err, ENOSPC,
+				       "its disk waits for room in the store (remove a template or "
+				       "a guest, or: clearstore store grow)");
+	}
 	r = cs_picture_take(machine->pagemap_fd, &machine->mem.ram, machine->file, &s->picture);
 	if (r < 0)
 		return cs_fail_errno(err, r, "cannot tell which pages are its own");

@@ -219,6 +219,11 @@ static bool busy(const struct cs_virtio *dev)
 	return cs_disk_io_busy(((const struct blk *)dev)->io);
 }
 
+static bool waits(const struct cs_virtio *dev)
+{
+	return cs_disk_io_waits(((const struct blk *)dev)->io);
+}
+
 static void settle(struct cs_virtio *dev)
 {
 	cs_disk_io_settle(((struct blk *)dev)->io);
@@ -252,7 +257,8 @@ static void blk_free(struct cs_virtio *dev)
 	{                                                                                          \
 		.name = "blk", .id = VIRTIO_ID_BLOCK, .queues = 1, .queue_size = QUEUE_SIZE,       \
 		.features = (offers), .config_read = config_read, .start = start, .kick = kick,    \
-		.reset = reset, .busy = busy, .settle = settle, .state = state, .free = blk_free,  \
+		.reset = reset, .busy = busy, .waits = waits, .settle = settle, .state = state,    \
+		.free = blk_free,                                                                  \
 	}
 
 static const struct cs_virtio_ops writable_ops = BLK_OPS(READ_FEATURES | WRITE_FEATURES);
@@ -280,9 +286,12 @@ int cs_virtio_blk_create(const struct cs_disk *disk, struct cs_loop *loop, struc
 			 struct cs_err *err)
 {
 	cs_auto(cs_mem_freep) struct blk *blk = calloc(1, sizeof(*blk));
-	struct cs_disk_io_spec spec = {
-		.fd = disk->fd, .loop = loop, .done = done, .turn = turn, .arg = blk
-	};
+	struct cs_disk_io_spec spec = { .fd = disk->fd,
+					.under_fd = disk->under_fd,
+					.loop = loop,
+					.done = done,
+					.turn = turn,
+					.arg = blk };
 	int r;
 
 	if (!blk)

@@ -52,8 +52,9 @@ struct cs_balloon_info {
 void cs_virtio_balloon_info(const struct cs_virtio *balloon, struct cs_balloon_info *ret);
 
 /* virtio-blk (id 2): (disk->fd) lent, which may be read-only when (disk) is. in, out, flush,
- * get-id, discard (punches holes), write-zeroes, by disk-io.h. A host error (ENOSPC, EIO) is the
- * guest's VIRTIO_BLK_S_IOERR; a reset waits for what is in flight. */
+ * get-id, discard (punches holes), write-zeroes, by disk-io.h. A host error (EIO, EDQUOT) is the
+ * guest's VIRTIO_BLK_S_IOERR; without room the request waits (disk-io.h); a reset waits for what is
+ * in flight. */
 int cs_virtio_blk_create(const struct cs_disk *disk, struct cs_loop *loop, struct cs_virtio **ret,
 			 struct cs_err *err);
 

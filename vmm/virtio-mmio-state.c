@@ -13,6 +13,11 @@ bool cs_virtio_mmio_busy(const struct cs_virtio_mmio *mmio)
 	return mmio->started && mmio->dev->ops->busy && mmio->dev->ops->busy(mmio->dev);
 }
 
+bool cs_virtio_mmio_waits(const struct cs_virtio_mmio *mmio)
+{
+	return mmio->started && mmio->dev->ops->waits && mmio->dev->ops->waits(mmio->dev);
+}
+
 void cs_virtio_mmio_settle(struct cs_virtio_mmio *mmio)
 {
 	struct cs_virtio *dev = mmio->dev;

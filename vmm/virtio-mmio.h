@@ -44,6 +44,9 @@ void cs_virtio_mmio_access(struct cs_virtio_mmio *mmio, uint64_t offset, void *d
 /* Does a request that is under way write to the guest's memory from outside of this process? */
 bool cs_virtio_mmio_busy(const struct cs_virtio_mmio *mmio);
 
+/* Does a request wait for room on the host? */
+bool cs_virtio_mmio_waits(const struct cs_virtio_mmio *mmio);
+
 /* ---- a machine that is saved, in this order; its vCPUs stand still */
 
 /* Finish what is under way, note what waits. Loop thread. */

@@ -49,9 +49,12 @@ struct cs_virtio_ops {
 	/* Is anything under way that writes to the guest's memory from outside of this process? */
 	bool (*busy)(const struct cs_virtio *dev); /* optional */
 
+	/* Does a request wait for something on the host, for as long as that takes? */
+	bool (*waits)(const struct cs_virtio *dev); /* optional */
+
 	/* ---- a machine that is saved: its vCPUs stand still */
 	/* Finish the requests under way, as ever: nothing of them may be left outside the guest's
-	 * memory. Loop thread. */
+	 * memory, but of those that wait. Loop thread. */
 	void (*settle)(struct cs_virtio *dev); /* optional */
 	/* This process holds the copy that is written out, and soon ends: make the guest's memory
 	 * and the device what a clone should wake up with, and touch nothing outside. Which

@@ -48,6 +48,7 @@ struct cs_ram {
 
 struct cs_disk {
 	int fd;
+	int under_fd; /* on the file system under the one of (fd), when that is a sparse image; -1 */
 	uint64_t bytes;
 	bool read_only;
 };

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -31,6 +32,8 @@ ssize_t __wrap_pwritev64v2(int fd, const struct iovec *iov, int n, off_t offset,
 int __real_fdatasync(int fd);
 int __wrap_fdatasync(int fd);
 int __real_fallocate64(int fd, int mode, off_t offset, off_t bytes);
+int __wrap_fstatfs64(int fd, struct statfs *ret);
+
 int __wrap_fallocate64(int fd, int mode, off_t offset, off_t bytes);
 
 int __wrap_io_uring_queue_init(unsigned entries, struct io_uring *ring, unsigned flags)
@@ -91,6 +94,14 @@ int __wrap_fallocate64(int fd, int mode, off_t offset, off_t bytes)
 	return errno ? -1 : __real_fallocate64(fd, mode, offset, bytes);
 }
 
+int __wrap_fstatfs64(int fd, struct statfs *ret)
+{
+	*ret = (struct statfs){ .f_bsize = 4096,
+				.f_blocks = 1000,
+				.f_bavail = fake_disk_world.under_free };
+	return 0;
+}
+
 /* ---- a disk */
 
 int fake_disk_memfd(void)
@@ -125,7 +136,10 @@ void fake_disk_boot(struct fake_disk *disk, uint64_t features)
 
 void fake_disk_open(struct fake_disk *disk, int fd, uint64_t sectors, bool read_only)
 {
-	const struct cs_disk spec = { .fd = fd, .bytes = sectors * 512, .read_only = read_only };
+	const struct cs_disk spec = { .fd = fd,
+				      .under_fd = fake_disk_world.under_free ? fd : -1,
+				      .bytes = sectors * 512,
+				      .read_only = read_only };
 	struct cs_virtio *blk;
 	struct cs_err err;
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A block device's driver over tests/fake/driver.h. A program that links this wraps
- * io_uring_queue_init, preadv64, pwritev64v2, fdatasync and fallocate64 (-Wl,--wrap). */
+ * io_uring_queue_init, preadv64, pwritev64v2, fdatasync, fallocate64 and fstatfs64 (-Wl,--wrap). */
 #pragma once
 
 #include <linux/virtio_blk.h>
@@ -28,6 +28,7 @@ struct fake_disk_world {
 	size_t at_most; /* bytes a transfer; 0: all */
 	int error;      /* of every transfer */
 	int fallocate_error;
+	unsigned under_free; /* thousandths of the file system under the image; 0: there is none */
 	unsigned transfers, syncs, dsyncs;
 };
 extern struct fake_disk_world fake_disk_world;

@@ -29,6 +29,12 @@ int cs_store_guests_fd(const struct cs_store *store)
 	return store->guests_fd;
 }
 
+/* A folder: nothing is under it. */
+int cs_store_open_under(const struct cs_store *store, int *ret, struct cs_err *err)
+{
+	return cs_fail(err, ENOENT, "no image");
+}
+
 struct cs_store *cs_store_free(struct cs_store *store)
 {
 	if (store)

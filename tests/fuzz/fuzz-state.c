@@ -93,7 +93,7 @@ static void *map(uint64_t bytes, int prot)
 static struct cs_machine *make(bool disk, int state_fd, struct cs_err *err)
 {
 	static const struct cs_machine_agent agent = { .hostname = "fuzz" };
-	const struct cs_disk file = { .fd = world.disk_fd, .bytes = DISK_BYTES };
+	const struct cs_disk file = { .fd = world.disk_fd, .under_fd = -1, .bytes = DISK_BYTES };
 	const struct cs_boot boot = {
 		.kernel_fd = world.kernel_fd, .initrd_fd = -1, .state_fd = state_fd, .delta_fd = -1
 	};

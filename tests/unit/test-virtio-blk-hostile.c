@@ -264,28 +264,116 @@ static int file_on_a_full_disk(void)
 	return fd;
 }
 
-static void full_disk(void **state)
+static bool waits(struct fake_disk *d)
+{
+	return d->guest.dev->ops->waits(d->guest.dev);
+}
+
+/* Write, block by block, until one finds no room; how many did. */
+static unsigned write_until_full(struct fake_disk *d)
+{
+	uint32_t id, len;
+	unsigned good;
+
+	for (good = 0; good < DISK_SECTORS / 8; good++) {
+		memset(data_of(d), (int)good + 1, 4096);
+		fake_disk_send(d, OUT, good * 8, 4096);
+		fake_kick(&d->q);
+		while (!fake_take(&d->q, &id, &len)) {
+			if (waits(d))
+				return good;
+			fake_settle(&d->guest);
+		}
+		assert_int_equal(*(uint8_t *)fake_at(&d->guest, d->status), OK);
+	}
+	return good;
+}
+
+/* What finds no room waits, all else goes on; when there is some, nothing was lost. */
+static void full_disk_of(bool no_uring)
 {
 	struct fake_disk disk, *d = &disk;
+	unsigned char got = 0;
 	int fd = file_on_a_full_disk();
-	unsigned good = 0;
+	unsigned good;
 
 	if (fd < 0) {
 		print_message("cannot mount a tmpfs here\n");
 		skip();
 	}
-	fake_disk_world = (struct fake_disk_world){ 0 };
+	fake_disk_world = (struct fake_disk_world){ .no_uring = no_uring };
 	fake_disk_open(d, fd, DISK_SECTORS, false);
-	for (unsigned i = 0; i < DISK_SECTORS; i += 8) {
-		memset(data_of(d), (int)i + 1, 4096);
-		if (fake_disk_do(d, OUT, i, 4096) == OK)
-			good++;
-	}
-	assert_true(good > 0 && good < DISK_SECTORS / 8); /* ENOSPC on the way */
-	for (unsigned i = 0; i < good; i++) {
+	good = write_until_full(d);
+	assert_true(good > 2 && good < DISK_SECTORS / 8);
+	d->guest.dev->ops->settle(d->guest.dev); /* comes back: a save must not wait for ever */
+	assert_true(waits(d));
+	/* as if the guest had gone on meanwhile: another block, of its own, can be read */
+	assert_int_equal(pread(fd, &got, 1, (off_t)(good - 1) * 4096), 1);
+	assert_int_equal(got, good);
+	assert_int_equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 8192), 0);
+	assert_int_equal(fake_disk_wait(d, 1), OK);
+	assert_false(waits(d));
+	for (unsigned i = 2; i <= good; i++) {
 		assert_int_equal(fake_disk_do(d, IN, i * 8, 4096), OK);
-		assert_int_equal(data_of(d)[0], (unsigned char)(i * 8 + 1));
+		assert_int_equal(data_of(d)[0], i + 1);
 	}
+
+	/* the next but one waits again, and a reset forgets it */
+	fake_disk_do(d, OUT, 0, 4096);
+	fake_disk_send(d, OUT, DISK_SECTORS - 8, 4096);
+	fake_kick(&d->q);
+	while (!waits(d))
+		fake_settle(&d->guest);
+	fake_disk_boot(d, UINT64_MAX);
+	assert_false(waits(d));
+	assert_int_equal(fake_disk_do(d, IN, good * 8, 4096), OK);
+	fake_disk_close(d);
+}
+
+static void full_disk(void **state)
+{
+	full_disk_of(false);
+}
+
+static void full_disk_plain(void **state)
+{
+	full_disk_of(true);
+}
+
+/* The file system under a sparse image is full: what would take room is not even tried. */
+static void full_under(void **state)
+{
+	struct fake_disk disk, *d = &disk;
+
+	fake_disk_world = (struct fake_disk_world){ .no_uring = true, .under_free = 200 };
+	fake_disk_open(d, fake_disk_memfd(), DISK_SECTORS, false);
+	assert_int_equal(fake_disk_do(d, OUT, 0, 4096), OK);
+	assert_int_equal(fake_disk_world.dsyncs, 1); /* a little is left: nothing is put off */
+	fake_disk_world.under_free = 20;
+	fake_disk_world.transfers = 0;
+	assert_int_equal(fake_disk_do(d, IN, 0, 4096), OK);
+	fake_disk_send(d, OUT, 8, 4096);
+	fake_kick(&d->q);
+	while (!waits(d))
+		fake_settle(&d->guest);
+	assert_int_equal(fake_disk_world.transfers, 1); /* the read */
+	fake_disk_world.under_free = 900;
+	assert_int_equal(fake_disk_wait(d, 1), OK);
+	assert_int_equal(fake_disk_do(d, OUT, 16, 4096), OK);
+	assert_int_equal(fake_disk_world.dsyncs, 1);
+	fake_disk_close(d);
+}
+
+/* What is over the guest's own limit is not waited for. */
+static void over_quota(void **state)
+{
+	struct fake_disk disk, *d = &disk;
+
+	fake_disk_world = (struct fake_disk_world){ .no_uring = true, .error = EDQUOT };
+	fake_disk_open(d, fake_disk_memfd(), DISK_SECTORS, false);
+	assert_int_equal(fake_disk_do(d, OUT, 0, 4096), IOERR);
+	fake_disk_world.error = ENOSPC; /* and a read never waits */
+	assert_int_equal(fake_disk_do(d, IN, 0, 4096), IOERR);
 	fake_disk_close(d);
 }
 
@@ -469,7 +557,10 @@ int main(void)
 		cmocka_unit_test(freed_with_requests_in_flight),
 		cmocka_unit_test(more_than_fit),
 		T(reset_by_another_thread),
-		cmocka_unit_test(full_disk), /* leaves the file systems of others */
+		cmocka_unit_test(full_disk),
+		cmocka_unit_test(full_disk_plain),
+		cmocka_unit_test(full_under),
+		cmocka_unit_test(over_quota), /* leaves the file systems of others */
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -436,7 +436,7 @@ static void sizes(void **state)
 	struct cs_err err;
 
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		const struct cs_disk disk = { .fd = 0, .bytes = bad[i] };
+		const struct cs_disk disk = { .fd = 0, .under_fd = -1, .bytes = bad[i] };
 
 		err.text[0] = '\0';
 		assert_int_equal(cs_virtio_blk_create(&disk, NULL, &none, &err), -EINVAL);

@@ -70,7 +70,7 @@ static struct cs_virtio *make_vsock(struct fake_guest *guest, int fd)
 
 static struct cs_virtio *make_blk(struct fake_guest *guest, int fd)
 {
-	const struct cs_disk disk = { .fd = fd, .bytes = DISK_BYTES };
+	const struct cs_disk disk = { .fd = fd, .under_fd = -1, .bytes = DISK_BYTES };
 	struct cs_virtio *dev = NULL;
 
 	assert_int_equal(ftruncate(fd, DISK_BYTES), 0);
@@ -408,7 +408,7 @@ static void test_blk_settles(void **state)
 
 static void test_blk_other_disk(void **state)
 {
-	const struct cs_disk disk = { .bytes = DISK_BYTES / 2 };
+	const struct cs_disk disk = { .under_fd = -1, .bytes = DISK_BYTES / 2 };
 	struct world w = { 0 };
 	struct fake_guest other;
 	struct cs_virtio *dev = NULL;
