@@ -15,9 +15,18 @@
 #include "cow/overlay-private.h"
 #include "store/base/io.h"
 #include "store/base/name.h"
+#include "store/base/num.h"
+#include "store/quota.h"
+#include "store/rootfs.h"
+#include "store/subvol.h"
 
-#define DISK_FILE  "disk"
-#define MAKE_TRIES 100
+#define DISK_FILE "disk"
+#define LIMITED   "limited" /* a subvolume with a limit of its own, for the disk alone */
+
+/* Of what a guest may take of the store: see store/quota.h for why it is more than its disk. */
+#define LIMIT_DISKS 2
+#define LIMIT_MORE  (64 * CS_MIB)
+#define MAKE_TRIES  100
 
 /* ---- making -------------------------------------------------------------------------------- */
 
@@ -27,6 +36,18 @@ static int taken(const char *guest, struct cs_err *err)
 		       "guest '%s': there is one of this name (clearstore remove %s, or take "
 		       "another)",
 		       guest, guest);
+}
+
+int cs_folder_delete(int marks_fd, const char *name)
+{
+	cs_auto(cs_fd_closep) int fd = -1;
+
+	/* A subvolume goes as a whole; removing a tree stops at it. */
+	fd = openat(marks_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0 && !cs_missing_at(fd, LIMITED))
+		cs_subvol_remove(fd, LIMITED, NULL);
+	cs_fd_closep(&fd);
+	return cs_remove_tree_at(marks_fd, name);
 }
 
 /* Make the empty folder (name) in (marks_fd), locked by us. Another maker of the same name is
@@ -54,17 +75,55 @@ static int make_folder(int marks_fd, const char *name, int *ret, struct cs_err *
 			*ret = cs_steal_fd(&fd);
 			return 0;
 		}
-		r = cs_remove_tree_at(marks_fd, name);
+		r = cs_folder_delete(marks_fd, name);
 		if (r < 0)
 			return cs_fail_errno(err, -r, "cannot delete what was left of it");
 	}
 	return cs_fail(err, EBUSY, "others make and remove it all the time");
 }
 
-static int make_disk(const struct cs_template *t, int dirfd, struct cs_card *card,
+/* Where the disk is to be made: in the folder (dirfd) itself, or where there are quotas below it.
+ * Not the folder is limited: what is parked is moved into it, and the log is the monitor's. */
+static int open_disk_folder(int dirfd, uint64_t disk_bytes, int *ret, struct cs_err *err)
+{
+	const bool limited = cs_quota_on(dirfd);
+	cs_auto(cs_fd_closep) int fd = -1;
+	int r;
+
+	if (limited) {
+		r = cs_subvol_create(dirfd, LIMITED, err);
+		if (r < 0)
+			return r;
+	}
+	fd = openat(dirfd, limited ? LIMITED : ".",
+		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return cs_fail_errno(err, errno, "cannot open its folder");
+	if (limited) {
+		r = cs_quota_limit(fd, LIMIT_DISKS * disk_bytes + LIMIT_MORE, err);
+		if (r < 0)
+			return r;
+	}
+	*ret = cs_steal_fd(&fd);
+	return 0;
+}
+
+int cs_overlay_open_disk(int dirfd, int flags)
+{
+	int fd;
+
+	flags |= O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+	fd = openat(dirfd, DISK_FILE, flags);
+	if (fd < 0 && errno == ENOENT)
+		fd = openat(dirfd, LIMITED "/" DISK_FILE, flags);
+	return fd < 0 ? -errno : fd;
+}
+
+/* (bytes): as large as it is to be; 0: as the template's. */
+static int make_disk(const struct cs_template *t, int dirfd, uint64_t bytes, struct cs_card *card,
 		     struct cs_err *err)
 {
-	cs_auto(cs_fd_closep) int fd = -1;
+	cs_auto(cs_fd_closep) int fd = -1, folder = -1;
 	struct cs_view view;
 	struct stat st;
 	int r;
@@ -80,10 +139,14 @@ static int make_disk(const struct cs_template *t, int dirfd, struct cs_card *car
 	if (view.offset)
 		return cs_fail(err, EINVAL, "template '%s': its disk is no file of its own",
 			       cs_template_name(t));
-	r = cs_clone_file(view.fd, dirfd, DISK_FILE, NULL, err);
+	r = open_disk_folder(dirfd, bytes ? bytes : view.bytes, &folder, err);
+	if (r == 0)
+		r = cs_clone_file(view.fd, folder, DISK_FILE, NULL, err);
+	if (r == 0 && bytes && bytes != view.bytes)
+		r = cs_rootfs_resize_disk(folder, DISK_FILE, bytes, err);
 	if (r < 0)
 		return r;
-	fd = openat(dirfd, DISK_FILE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	fd = cs_overlay_open_disk(dirfd, O_RDONLY);
 	if (fd < 0 || fstat(fd, &st) < 0 || fsync(fd) < 0)
 		return cs_fail_errno(err, errno, "disk");
 	card->disk_bytes = (uint64_t)st.st_size;
@@ -93,11 +156,12 @@ static int make_disk(const struct cs_template *t, int dirfd, struct cs_card *car
 /* Fill the folder (dirfd). */
 static int furnish(const struct cs_template *t, int dirfd, struct cs_card *card, struct cs_err *err)
 {
+	const uint64_t bytes = card->disk_bytes;
 	int r;
 
 	card->disk_bytes = 0;
 	if (card->persist) {
-		r = make_disk(t, dirfd, card, err);
+		r = make_disk(t, dirfd, bytes, card, err);
 		if (r < 0)
 			return r;
 	}
@@ -128,7 +192,7 @@ static int build(struct cs_store *store, int marks_fd, const struct cs_template 
 			cs_fail_errno(err, -r, "cannot put its folder in place");
 	}
 	if (r < 0) {
-		cs_remove_tree_at(marks_fd, half);
+		cs_folder_delete(marks_fd, half);
 		return r;
 	}
 	if (card->persist)
@@ -179,7 +243,7 @@ int cs_overlay_delete(struct cs_store *store, int marks_fd, const char *guest,
 	/* An earlier guest of this name that was not deleted to the end; or is being, then wait. */
 	r = cs_folder_lock(marks_fd, old, true, &leftover_fd);
 	if (r == 0)
-		r = cs_remove_tree_at(marks_fd, old);
+		r = cs_folder_delete(marks_fd, old);
 	if (r < 0 && r != -ENOENT)
 		return cs_fail_errno(err, -r, "guest '%s': cannot delete 'guests/.marks/%s'", guest,
 				     old);
@@ -187,7 +251,7 @@ int cs_overlay_delete(struct cs_store *store, int marks_fd, const char *guest,
 		return cs_fail_errno(err, errno, "guest '%s': cannot take it out", guest);
 	if (card && card->persist) /* or it would be there again after a power cut, half deleted */
 		cs_sync_dir(cs_store_guests_fd(store));
-	r = cs_remove_tree_at(marks_fd, old);
+	r = cs_folder_delete(marks_fd, old);
 	if (r < 0)
 		return cs_fail_errno(err, -r, "guest '%s': cannot delete 'guests/.marks/%s'", guest,
 				     old);

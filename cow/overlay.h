@@ -14,12 +14,16 @@ struct cs_overlay;
 
 /* Make the folder and card of a new guest, and its disk when card->persist (cloned by the first of
  * the clone table that can). All or nothing, also under kill -9: built in .marks, put in place by
- * rename. Of (card), pid and started are taken as 0, disk_bytes and boot are filled in what is
- * stored. The folder is 0711: the monitor, which has no rights, passes through it by descriptor.
- * -EEXIST: the name is taken. -EINVAL: a name or a size is not legal. Caller holds the shared store
- * lock. */
+ * rename. Of (card), pid and started are taken as 0, disk_bytes is how large the disk is to be (0:
+ * as the template's); that and boot are filled in what is stored. The folder is 0711: the monitor,
+ * which has no rights, passes through it by descriptor. -EEXIST: the name is taken. -EINVAL: a name
+ * or a size is not legal. Caller holds the shared store lock. */
 int cs_overlay_create(struct cs_store *store, const struct cs_template *t,
 		      const struct cs_card *card, struct cs_err *err);
+
+/* Open the disk in a guest's folder (dirfd) with (flags), O_RDWR and the like: the descriptor, the
+ * caller's, or -errno. Where quotas are on (store/quota.h) it lies one folder deeper. */
+int cs_overlay_open_disk(int dirfd, int flags);
 
 /* Open the overlay of a guest that exists: maps nothing yet (ram has gpa and bytes, host is NULL).
  * (t) must outlive it: its pages and descriptors are borrowed. -EINVAL: (t) is not the template and

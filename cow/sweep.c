@@ -134,7 +134,7 @@ static void sweep_folder(struct sweep *sweep, const char *name)
 	if (r == -EBUSY || r == -ENOENT)
 		return;
 	if (r == 0)
-		r = cs_remove_tree_at(sweep->marks_fd, name);
+		r = cs_folder_delete(sweep->marks_fd, name);
 	if (r < 0) {
 		cs_fail_errno(&err, -r, "cannot delete 'guests/.marks/%s'", name);
 		note(sweep, r, &err);

@@ -128,7 +128,7 @@ static int add_guest(const struct cs_card *card, void *arg)
 {
 	struct df *df = arg;
 	const int guests_fd = cs_store_guests_fd(df->store);
-	char parked[sizeof(card->guest) + 8];
+	char parked[sizeof(card->guest) + 9];
 	size_t group;
 	int owner, r;
 
@@ -140,6 +140,10 @@ static int add_guest(const struct cs_card *card, void *arg)
 	r = add_folder(df, guests_fd, card->guest, (size_t)owner);
 	/* its memory, while it sleeps on disk */
 	snprintf(parked, sizeof(parked), "%s/parked", card->guest);
+	if (r == 0)
+		r = add_folder(df, guests_fd, parked, (size_t)owner);
+	/* its disk, where there are quotas */
+	snprintf(parked, sizeof(parked), "%s/limited", card->guest);
 	return r < 0 ? r : add_folder(df, guests_fd, parked, (size_t)owner);
 }
 

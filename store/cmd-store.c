@@ -17,6 +17,7 @@
 #include "store/manifest.h"
 #include "store/media.h"
 #include "store/pool.h"
+#include "store/quota.h"
 #include "store/template.h"
 #include "store/version.h"
 #include "vmm/cmd-common.h"
@@ -98,14 +99,24 @@ static int check_template(const char *name, const struct cs_template *t,
 	return r == -ENOENT ? 0 : r;
 }
 
+static bool has_disk(const struct cs_store *store, const struct cs_card *card)
+{
+	cs_auto(cs_fd_closep) int dirfd = -1, fd = -1;
+	struct stat st;
+
+	dirfd = openat(cs_store_guests_fd(store), card->guest,
+		       O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	fd = dirfd < 0 ? -1 : cs_overlay_open_disk(dirfd, O_RDONLY);
+	return fd >= 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size == card->disk_bytes;
+}
+
 /* What a guest needs to start again. */
 static int check_guest(const struct cs_card *card, void *arg)
 {
 	struct check *check = arg;
 	cs_auto(cs_template_freep) struct cs_template *t = NULL;
-	char name[sizeof(card->template) + sizeof(card->version)], path[80];
+	char name[sizeof(card->template) + sizeof(card->version)];
 	struct cs_err why = { 0 };
-	struct stat st;
 
 	check->guests++;
 	if (card->state == CS_GUEST_BROKEN) {
@@ -114,12 +125,9 @@ static int check_guest(const struct cs_card *card, void *arg)
 		return 0;
 	}
 	snprintf(name, sizeof(name), "%s@%s", card->template, card->version);
-	snprintf(path, sizeof(path), "%s/disk", card->guest);
 	if (cs_template_open_any(check->store, name, &t, &why) < 0)
 		say(check, "guest", card->guest, false, why.text);
-	else if (card->persist &&
-		 (fstatat(cs_store_guests_fd(check->store), path, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-		  (uint64_t)st.st_size != card->disk_bytes))
+	else if (card->persist && !has_disk(check->store, card))
 		say(check, "guest", card->guest, false,
 		    "its disk is not there, or of another size");
 	return 0;
@@ -364,9 +372,44 @@ static const struct cs_command trim = {
 	.run = run_trim,
 };
 
+/* ---- quotas ---- */
+
+static int run_quotas(const struct cs_globals *globals, void *options, struct cs_err *err)
+{
+	cs_auto(cs_store_freep) struct cs_store *store = NULL;
+	int r;
+
+	r = cs_cmd_store_open(globals, &store, err);
+	if (r == 0)
+		r = cs_quota_enable(cs_store_dirfd(store), err);
+	if (r < 0)
+		return r == -EOPNOTSUPP || r == -EBUSY
+			       ? cs_fail_in(err, r, "store '%s'", globals->store)
+			       : r;
+	printf("store at %s: guests with a disk that are spawned from now on have a limit\n",
+	       globals->store);
+	return 0;
+}
+
+static const struct argp quotas_argp = {
+	.parser = parse_none,
+	.doc = "Bound what a guest with a disk can take of the store: twice its disk and 64 MiB."
+	       "\vA disk alone is no bound, since Btrfs keeps runs of blocks of which a guest has "
+	       "overwritten all but some. Guests that there are stay as they are. For good: a "
+	       "store that ever had quotas needs Linux 6.7 or later.\n",
+};
+
+static const struct cs_command quotas = {
+	.name = "quotas",
+	.summary = "Bound what a guest with a disk can take",
+	.argp = &quotas_argp,
+	.options_bytes = 0,
+	.run = run_quotas,
+};
+
 /* ---- the group ---- */
 
-static const struct cs_command *const members[] = { &check, &grow, &trim, NULL };
+static const struct cs_command *const members[] = { &check, &grow, &quotas, &trim, NULL };
 
 const struct cs_command cs_cmd_store = {
 	.name = "store",

@@ -57,6 +57,24 @@ int cs_rootfs_empty_disk(int dirfd, const char *name, uint64_t bytes, struct cs_
 	return cs_run(argv, "e2fsprogs", err);
 }
 
+int cs_rootfs_resize_disk(int dirfd, const char *name, uint64_t bytes, struct cs_err *err)
+{
+	cs_auto(cs_fd_closep) int fd = -1;
+	char path[64], size[32];
+	const char *const argv[] = { "resize2fs", "-p", path, size, NULL };
+	int r;
+
+	fd = openat(dirfd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return cs_fail_errno(err, errno, "cannot open '%s'", name);
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)getpid(), fd);
+	snprintf(size, sizeof(size), "%lluK", (unsigned long long)(bytes / 1024));
+	r = cs_run(argv, "e2fsprogs", err);
+	if (r == 0 && ftruncate(fd, (off_t)bytes) < 0)
+		r = cs_fail_errno(err, errno, "'%s': cannot be so large", name);
+	return r;
+}
+
 /* A read-only mount of an EROFS that is nowhere in the tree of folders: it is reached by descriptor
  * only, and gone with it, also when we are killed. */
 static int mount_erofs(int erofs_fd, struct cs_err *err)

@@ -47,3 +47,9 @@ int cs_rootfs_to_ext4(int erofs_fd, int dirfd, const char *name, uint64_t max_by
 /* An empty, sparse ext4 of (bytes) as (name) in (dirfd): what a persistent guest's disk is cloned
  * from. */
 int cs_rootfs_empty_disk(int dirfd, const char *name, uint64_t bytes, struct cs_err *err);
+
+/* Make the ext4 (name) in (dirfd), the only one who writes to it, (bytes) large, up or down; what
+ * is in it stays. -EIO with words: it does not fit, or was not unmounted cleanly. */
+#define CS_DISK_MIN (64 * CS_MIB)
+#define CS_DISK_MAX (UINT64_C(16) << 40) /* of an ext4 of 4 KiB blocks */
+int cs_rootfs_resize_disk(int dirfd, const char *name, uint64_t bytes, struct cs_err *err);

@@ -15,6 +15,7 @@
 #include "store/base/num.h"
 #include "store/base/own.h"
 #include "store/manifest.h"
+#include "store/rootfs.h"
 #include "vmm/command.h"
 
 #define COUNT_MAX 65536
@@ -23,6 +24,7 @@ enum {
 	KEY_APPEND = 0x100,
 	KEY_COLD,
 	KEY_COUNT,
+	KEY_DISK,
 	KEY_INIT,
 	KEY_OVERCOMMIT,
 	KEY_PERSIST,
@@ -130,6 +132,23 @@ static int check_names(const struct cs_spawn_options *o, uint64_t count, struct 
 	return cs_name_check("guest", last, err);
 }
 
+static int parse_disk(const char *text, uint64_t *ret, struct cs_err *err)
+{
+	char least[CS_BYTES_TEXT], most[CS_BYTES_TEXT];
+	uint64_t bytes;
+	int r;
+
+	r = cs_parse_bytes(text, &bytes);
+	if (r < 0 && r != -ERANGE)
+		return cs_fail(err, EINVAL, "disk '%.40s': not a size (try 1G)", text);
+	if (r < 0 || bytes < CS_DISK_MIN || bytes > CS_DISK_MAX)
+		return cs_fail(err, EINVAL, "disk '%.40s': not between %s and %s", text,
+			       cs_format_bytes(CS_DISK_MIN, least),
+			       cs_format_bytes(CS_DISK_MAX, most));
+	*ret = cs_align_down(bytes, CS_MIB);
+	return 0;
+}
+
 /* What can be checked before anything is opened. */
 static int check_options(const struct cs_spawn_options *o, struct cs_spawn_session *session,
 			 struct cs_err *err)
@@ -147,6 +166,11 @@ static int check_options(const struct cs_spawn_options *o, struct cs_spawn_sessi
 		return r;
 	if (o->share_domain) {
 		r = cs_name_check("share domain", o->share_domain, err);
+		if (r < 0)
+			return r;
+	}
+	if (o->disk) {
+		r = parse_disk(o->disk, &session->card.disk_bytes, err);
 		if (r < 0)
 			return r;
 	}
@@ -169,7 +193,8 @@ static int check_options(const struct cs_spawn_options *o, struct cs_spawn_sessi
  * milliseconds is told. */
 static void choose_machine(const struct cs_spawn_options *o, struct cs_spawn_session *session)
 {
-	const struct cs_manifest_saved *saved = &cs_template_manifest(session->template)->saved;
+	const struct cs_manifest *manifest = cs_template_manifest(session->template);
+	const struct cs_manifest_saved *saved = &manifest->saved;
 	struct cs_card *card = &session->card;
 	char memory[CS_BYTES_TEXT];
 
@@ -181,14 +206,16 @@ static void choose_machine(const struct cs_spawn_options *o, struct cs_spawn_ses
 		card->vcpus = saved->vcpus;
 	card->resume =
 		!o->init && !o->append &&
+		(!card->disk_bytes || card->disk_bytes == manifest->part[CS_PART_DISK].bytes) &&
 		cs_template_resumes(session->template, card->ram_bytes, card->vcpus, o->persist);
 	if (!card->resume) {
 		fprintf(stderr,
 			"clearstore: template '%s': guests boot: its saved machine has %s, %u "
-			"vCPU%s, %s disk, and takes no --append and no --init\n",
+			"vCPU%s, %s disk%s, and takes no --append and no --init\n",
 			cs_template_name(session->template),
 			cs_format_bytes(saved->ram_bytes, memory), saved->vcpus,
-			saved->vcpus == 1 ? "" : "s", saved->disk ? "a" : "no");
+			saved->vcpus == 1 ? "" : "s", saved->disk ? "a" : "no",
+			saved->disk && card->disk_bytes ? " of the template's size" : "");
 	}
 }
 
@@ -259,6 +286,10 @@ static const struct argp_option spawn_options[] = {
 	{ "count", KEY_COUNT, "N", 0, "Spawn N guests: NAME-1, NAME-2, ... (default: 1)", 1 },
 	{ "persist", KEY_PERSIST, NULL, 0,
 	  "Keep what the guest writes: a disk of its own, there again after stop and start", 1 },
+	{ "disk", KEY_DISK, "SIZE", 0,
+	  "The disk, and so the guest's share of the store, is so large (default: that of the "
+	  "template); implies --persist",
+	  1 },
 	{ "init", KEY_INIT, NULL, 0,
 	  "Hand PID 1 to the template's own /sbin/init, a whole distribution as the guest", 1 },
 	{ "share-domain", KEY_SHARE_DOMAIN, "NAME", 0,
@@ -279,6 +310,10 @@ static error_t parse_spawn(int key, char *arg, struct argp_state *state)
 		o->count = arg;
 		return 0;
 	case KEY_PERSIST:
+		o->persist = true;
+		return 0;
+	case KEY_DISK:
+		o->disk = arg;
 		o->persist = true;
 		return 0;
 	case KEY_INIT:

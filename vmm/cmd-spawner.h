@@ -104,7 +104,7 @@ int cs_cmd_guest_awake(struct cs_store *store, const char *name, struct cs_cmd_g
 
 struct cs_spawn_options {
 	const char *template, *name, *memory, *vcpus, *count, *append, *user, *folder,
-		*share_domain;
+		*share_domain, *disk;
 	struct cs_words env;
 	bool persist, init, wait, tty, cold, overcommit;
 	char **command; /* NULL-ended; NULL: none */

@@ -29,6 +29,9 @@ done
 for count in 0 65537 100000 x -1 ''; do
 	fails 1 "count '$count': not a number from 1 to 65536" spawn debian "--count=$count"
 done
+for size in 63M 0 17T much -1 ''; do
+	fails 1 "disk '$size': not " spawn debian "--disk=$size"
+done
 fails 1 'guest ' spawn debian --count 10 --name "$(printf 'n%.0s' {1..62})"
 fails 1 "env 'NAME': not NAME=VALUE" exec --env NAME web -- true
 fails 1 '-t: standard input is no terminal' exec -t web -- true

@@ -64,6 +64,15 @@ is "no file of the store is open but the guest's own" "$(readlink -f "$guests/lo
 is "its files are nobody else's" 600 "$(stat -c %a "$guests"/loose/*.sock "$guests"/loose/*log | sort -u)"
 is "the card has its command" "echo a b" "$(field loose command)"
 
+# ---- a disk of its own size
+cs spawn idle --disk 100M --name sized
+is "a disk may be smaller than the template's" "0 100" "$rc $(($(stat -c %s "$guests/sized/disk") / 1048576))"
+claim "and is a whole file system" e2fsck -fn "$guests/sized/disk"
+cs spawn idle --disk 20G --name large
+is "or larger" "0 20" "$rc $(($(stat -c %s "$guests/large/disk") / 1073741824))"
+is "whoever has one persists" True "$(field large persist)"
+"$program" remove --force sized large
+
 # ---- failures
 cs spawn idle --count 20 --memory 24M --name small
 is "a machine may be small" 0 "$rc"

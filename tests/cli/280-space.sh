@@ -36,6 +36,9 @@ fi
 cs store check
 is "check: all is well" 0 "$rc"
 fails 1 'but a folder' store grow --size 4G
+if [ "$(stat -f -c %T "$scratch")" != btrfs ]; then
+	fails 1 'is no Btrfs: the limit' store quotas
+fi
 fails 2 '--size: not given' store grow
 fails 1 "size 'much'" store grow --size much
 fails 2 'Too many arguments' df all
@@ -107,6 +110,14 @@ claim "a growth that was interrupted is seen" has "$(of 'kind["image"]["words"]'
 cs store grow --size 5G
 cs store check
 is "and finished by the same again" 0 "$rc"
+
+# A bound for guests, where the kernel has it; asked for twice is fine.
+for i in 1 2; do
+	cs store quotas
+	is "quotas: on, or said why not" 0 "$([[ $err == *"Linux 6.7 has"* ]] && echo 0 || echo "$rc")"
+done
+cs store check
+is "which harms nothing" 0 "$rc"
 
 # Room comes back to the disk under it.
 cs template update web --from "$scratch/root/etc" --activate
