@@ -31,6 +31,24 @@ int __wrap_cs_daxdev_info(int fd, uint64_t *ret_bytes, uint64_t *ret_align)
 	return 0;
 }
 
+/* A device that goes away, or is taken by somebody, between two steps: after so many mappings the
+ * next one fails with this. */
+static int map_error;
+static unsigned maps_left;
+
+void *__real_cs_daxdev_map(int fd, uint64_t offset, uint64_t bytes, bool write);
+void *__wrap_cs_daxdev_map(int fd, uint64_t offset, uint64_t bytes, bool write);
+
+void *__wrap_cs_daxdev_map(int fd, uint64_t offset, uint64_t bytes, bool write)
+{
+	if (map_error && maps_left-- == 0) {
+		maps_left = 0;
+		errno = map_error;
+		return NULL;
+	}
+	return __real_cs_daxdev_map(fd, offset, bytes, write);
+}
+
 static unsigned char head[2 * CS_DAX_SLOT_BYTES];
 
 static int parse(struct cs_dax_table *table, unsigned *slot)
@@ -277,6 +295,75 @@ static void test_refused(void **state)
 	close(fd);
 }
 
+/* It vanishes, or is busy, at each step of what is done with it: that is said, nothing is left
+ * half-made, and when it is there again everything is. */
+static void test_vanishes(void **state)
+{
+	static const int errors[] = { ENXIO, EBUSY, ENODEV };
+	struct fixture *f = *state;
+	const struct cs_template_user user = { nobody, NULL };
+	const char *media = device_of(f);
+	struct cs_template_spec spec;
+	struct cs_template_added added;
+	unsigned refused = 0;
+	int r = -1;
+
+	add_on(f, "web", media);
+	for (unsigned at = 0; at < 8; at++) {
+		map_error = errors[at % 3];
+		maps_left = at;
+		spec = spec_of(f);
+		spec.name = "db";
+		spec.media = media;
+		r = cs_template_add(f->store, &spec, NULL, &f->err);
+		map_error = 0;
+		if (r == 0)
+			break;
+		refused++;
+		assert_int_equal(r, -errors[at % 3]);
+		assert_non_null(strstr(f->err.text, "cannot be mapped"));
+		assert_int_equal(fixture_dot_names(f), 0);
+		assert_null(open_one(f, "db"));
+		check(f, "web", 2);
+	}
+	assert_true(refused >= 2);
+	if (r < 0)
+		fail_msg("%s", f->err.text);
+	check(f, "db", 4);
+
+	for (unsigned at = 0; at < 8; at++) {
+		map_error = errors[at % 3];
+		maps_left = at;
+		r = cs_template_move(f->store, "db", "file", &user, &added, &f->err);
+		map_error = 0;
+		if (r == 0)
+			break;
+		assert_int_equal(r, -errors[at % 3]);
+		assert_int_equal(fixture_dot_names(f), 0);
+		check(f, "db", 4);
+	}
+	assert_int_equal(r, 0);
+	check(f, "web", 2);
+}
+
+/* A device whose contents cannot be looked at is no damage of the template: it is not quarantined.
+ */
+static void test_unreadable(void **state)
+{
+	struct fixture *f = *state;
+	struct cs_template *t;
+
+	add_on(f, "web", device_of(f));
+	t = open_one(f, "web");
+	assert_non_null(t);
+	map_error = ENXIO;
+	maps_left = 0;
+	assert_int_equal(cs_template_scrub(f->store, t, true, NULL, &f->err), -ENXIO);
+	map_error = 0;
+	cs_template_free(t);
+	check(f, "web", 2);
+}
+
 /* Something else in the place of the device: refused before it is opened, which could take for
  * ever.
  */
@@ -303,6 +390,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_device, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_spelled, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_no_device, fixture_in_folder, fixture_remove),
+		cmocka_unit_test_setup_teardown(test_vanishes, fixture_in_folder, fixture_remove),
+		cmocka_unit_test_setup_teardown(test_unreadable, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_refused, fixture_in_folder, fixture_remove),
 	};
 

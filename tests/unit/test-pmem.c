@@ -85,7 +85,7 @@ static void test_errors(void **state)
 {
 	struct cs_fake_pmem fake = {
 		.regions = 1,
-		.namespaces = 4,
+		.namespaces = 5,
 		.daxes = 1,
 		.region_bytes = ULLONG_MAX,
 		.region_free = ULLONG_MAX,
@@ -98,6 +98,7 @@ static void test_errors(void **state)
 			{ "namespace0.1", NDCTL_NS_MODE_FSDAX, GIB, 0, "pfn", "pmem0", 0, false, false },
 			{ "namespace0.2", NDCTL_NS_MODE_DEVDAX, GIB, 1, "dax", NULL, ULONG_MAX, false, false },
 			{ "namespace0.3", -ENXIO, GIB, 1, "pfn", "", 0, false, false },
+			{ "namespace0.4", -EBUSY, GIB, -EBUSY, "pfn", NULL, 0, false, false },
 		},
 		.dax = { { "", 0, 0, -ENXIO, NULL, "dax1.0", 0, false, false } },
 	};
@@ -107,8 +108,12 @@ static void test_errors(void **state)
 	check(&fake, "r:region0:-::0:16384:-1:unknown:off\n"
 		     "n:namespace0.1:fsdax::1024:0:-1:unknown:off\n"
 		     "n:namespace0.2:devdax::1024:0:-1:unknown\n"
-		     "n:namespace0.3:unknown::1022:0:-1:unknown\n");
+		     "n:namespace0.3:unknown::1022:0:-1:unknown\n"
+		     "n:namespace0.4:unknown::1024:0:-1:unknown:off\n");
 
+	fake.ndctl_fails = -EBUSY;
+	assert_int_equal(cs_pmem_each(join, text, &err), -EBUSY);
+	assert_non_null(strstr(err.text, "libndctl"));
 	fake.ndctl_fails = -ENOMEM;
 	assert_int_equal(cs_pmem_each(join, text, &err), -ENOMEM);
 	assert_non_null(strstr(err.text, "libndctl"));
