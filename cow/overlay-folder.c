@@ -108,14 +108,14 @@ static int open_disk_folder(int dirfd, uint64_t disk_bytes, int *ret, struct cs_
 	return 0;
 }
 
-int cs_overlay_open_disk(int dirfd, int flags)
+int cs_overlay_open_disk(int dirfd, bool write)
 {
+	const int how = (write ? O_RDWR : O_RDONLY) | O_NOFOLLOW | O_NONBLOCK;
 	int fd;
 
-	flags |= O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
-	fd = openat(dirfd, DISK_FILE, flags);
+	fd = openat(dirfd, DISK_FILE, how | O_CLOEXEC);
 	if (fd < 0 && errno == ENOENT)
-		fd = openat(dirfd, LIMITED "/" DISK_FILE, flags);
+		fd = openat(dirfd, LIMITED "/" DISK_FILE, how | O_CLOEXEC);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -146,7 +146,7 @@ static int make_disk(const struct cs_template *t, int dirfd, uint64_t bytes, str
 		r = cs_rootfs_resize_disk(folder, DISK_FILE, bytes, err);
 	if (r < 0)
 		return r;
-	fd = cs_overlay_open_disk(dirfd, O_RDONLY);
+	fd = cs_overlay_open_disk(dirfd, false);
 	if (fd < 0 || fstat(fd, &st) < 0 || fsync(fd) < 0)
 		return cs_fail_errno(err, errno, "disk");
 	card->disk_bytes = (uint64_t)st.st_size;

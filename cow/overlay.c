@@ -115,7 +115,7 @@ static int open_disk(struct cs_store *store, struct cs_overlay *overlay, const s
 
 	if (!card->persist)
 		return 0;
-	r = cs_overlay_open_disk(overlay->dirfd, O_RDWR);
+	r = cs_overlay_open_disk(overlay->dirfd, true);
 	if (r < 0)
 		return cs_fail_errno(err, -r, "disk");
 	overlay->disk.fd = r;

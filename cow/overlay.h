@@ -21,9 +21,9 @@ struct cs_overlay;
 int cs_overlay_create(struct cs_store *store, const struct cs_template *t,
 		      const struct cs_card *card, struct cs_err *err);
 
-/* Open the disk in a guest's folder (dirfd) with (flags), O_RDWR and the like: the descriptor, the
- * caller's, or -errno. Where quotas are on (store/quota.h) it lies one folder deeper. */
-int cs_overlay_open_disk(int dirfd, int flags);
+/* Open the disk in a guest's folder (dirfd), also for writing: the descriptor, the caller's, or
+ * -errno. Where quotas are on (store/quota.h) it lies one folder deeper. */
+int cs_overlay_open_disk(int dirfd, bool write);
 
 /* Open the overlay of a guest that exists: maps nothing yet (ram has gpa and bytes, host is NULL).
  * (t) must outlive it: its pages and descriptors are borrowed. -EINVAL: (t) is not the template and

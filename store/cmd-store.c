@@ -106,7 +106,7 @@ static bool has_disk(const struct cs_store *store, const struct cs_card *card)
 
 	dirfd = openat(cs_store_guests_fd(store), card->guest,
 		       O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	fd = dirfd < 0 ? -1 : cs_overlay_open_disk(dirfd, O_RDONLY);
+	fd = dirfd < 0 ? -1 : cs_overlay_open_disk(dirfd, false);
 	return fd >= 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size == card->disk_bytes;
 }
 

@@ -48,7 +48,8 @@ struct cs_ram {
 
 struct cs_disk {
 	int fd;
-	int under_fd; /* on the file system under the one of (fd), when that is a sparse image; -1 */
+	int under_fd; /* on the file system under the one of (fd), when that is a sparse image; -1
+		       */
 	uint64_t bytes;
 	bool read_only;
 };

@@ -112,7 +112,7 @@ cs store check
 is "and finished by the same again" 0 "$rc"
 
 # A bound for guests, where the kernel has it; asked for twice is fine.
-for i in 1 2; do
+for _ in 1 2; do
 	cs store quotas
 	is "quotas: on, or said why not" 0 "$([[ $err == *"Linux 6.7 has"* ]] && echo 0 || echo "$rc")"
 done

@@ -60,7 +60,9 @@ static int serve_port(void *arg, uint32_t port)
 
 static int make_disk(struct world *w, bool read_only, struct cs_virtio **ret)
 {
-	const struct cs_disk disk = { .fd = w->fd, .under_fd = -1, .bytes = DISK_BYTES, .read_only = read_only };
+	const struct cs_disk disk = {
+		.fd = w->fd, .under_fd = -1, .bytes = DISK_BYTES, .read_only = read_only
+	};
 
 	fuzz_require(ftruncate(w->fd, DISK_BYTES) == 0);
 	return cs_virtio_blk_create(&disk, w->guest.loop, ret, NULL);
