@@ -146,7 +146,11 @@ static enum cs_vcpu_end run_loop(struct cs_vcpu *vcpu)
 			continue;
 		}
 		if (errno != EINTR && errno != EAGAIN) {
-			fail(vcpu, "KVM_RUN: errno", (unsigned)errno);
+			fail(vcpu,
+			     errno == EFAULT ? "memory that is not there (a part of the template "
+					       "was cut short, or its medium is gone): errno"
+					     : "KVM_RUN: errno",
+			     (unsigned)errno);
 			return CS_VCPU_FAILED;
 		}
 		take_signal();
