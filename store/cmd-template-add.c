@@ -9,14 +9,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cow/card.h"
 #include "store/base/num.h"
 #include "store/base/own.h"
 #include "store/base/progress.h"
 #include "store/base/report.h"
 #include "store/cmd-template.h"
+#include "store/manifest.h"
 #include "store/media.h"
 #include "store/template.h"
+#include "store/version.h"
 #include "vmm/cmd-common.h"
+#include "vmm/cmd-save.h"
 #include "vmm/command.h"
 
 #define AGENT_NAME "clearstore-agent"
@@ -24,7 +28,7 @@
 struct add_options {
 	const char *name, *from, *kernel, *modules, *agent, *append, *root_format, *disk;
 	const char *media;
-	bool activate;
+	bool activate, warm;
 };
 
 enum {
@@ -36,6 +40,7 @@ enum {
 	KEY_ROOT_FORMAT,
 	KEY_DISK,
 	KEY_ACTIVATE,
+	KEY_WARM,
 	KEY_MEDIA,
 };
 
@@ -93,6 +98,10 @@ static const struct argp_option update_argp_options[] = {
 	  "is)",
 	  1 },
 	{ "activate", KEY_ACTIVATE, NULL, 0, "New guests get this version at once", 1 },
+	{ "warm", KEY_WARM, NULL, 0,
+	  "Boot it and keep the machine, as `template warm` did with the version before, before "
+	  "anybody gets it",
+	  1 },
 	{ 0 },
 };
 
@@ -127,6 +136,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case KEY_ACTIVATE:
 		o->activate = true;
+		return 0;
+	case KEY_WARM:
+		o->warm = true;
 		return 0;
 	case ARGP_KEY_ARG:
 		if (o->name)
@@ -377,6 +389,49 @@ static int print_updated(const struct cs_globals *globals, const char *name, boo
 	return 0;
 }
 
+/* Told before anything is done. */
+static int check_warm(const struct cs_template *before, struct cs_err *err)
+{
+	const struct cs_manifest_saved *saved = &cs_template_manifest(before)->saved;
+	const char *name = cs_template_name(before), *version = cs_template_version(before);
+
+	if (!saved->present)
+		return cs_fail(err, ENOENT,
+			       "template '%s': version %s has no saved machine to be like "
+			       "(clearstore template warm %s@N, then activate)",
+			       name, version, name);
+	if (!saved->warmed)
+		return cs_fail(err, EOPNOTSUPP,
+			       "template '%s': how the machine of version %s was made is not "
+			       "known: not by booting, or with --env, --append or COMMAND "
+			       "(clearstore template warm %s@N, then activate)",
+			       name, version, name);
+	return 0;
+}
+
+/* Version (added) of (before) was just made: put a warm one in its place. */
+static int warm(const struct cs_globals *globals, struct cs_store *store,
+		const struct cs_template *before, struct cs_template_added *added,
+		struct cs_err *err)
+{
+	struct cs_template_user user = { .find = cs_card_find_user, .arg = store };
+	const char *name = cs_template_name(before);
+	char cold[2 * CS_VERSION_TEXT], version[CS_VERSION_TEXT];
+	int r;
+
+	snprintf(cold, sizeof(cold), "%s@%s", name, added->version);
+	r = cs_cmd_warm_like(globals, cold, &cs_template_manifest(before)->saved, version, err);
+	if (r < 0)
+		return cs_fail_in(err, r, "version %s is there, but not warm", added->version);
+	/* somebody may have tried it already: then it stays */
+	r = cs_version_remove(store, name, added->version, &user, err);
+	if (r < 0 && r != -EBUSY)
+		return r;
+	snprintf(added->version, sizeof(added->version), "%s", version);
+	added->dropped_saved = false;
+	return 0;
+}
+
 static int run_update(const struct cs_globals *globals, void *options, struct cs_err *err)
 {
 	const struct add_options *o = options;
@@ -385,7 +440,7 @@ static int run_update(const struct cs_globals *globals, void *options, struct cs
 	cs_auto(cs_store_freep) struct cs_store *store = NULL;
 	struct cs_template_added added;
 	struct cs_template_spec spec;
-	char agent[PATH_MAX];
+	char agent[PATH_MAX], active[CS_VERSION_TEXT];
 	int r;
 
 	r = read_options(o, &spec, err);
@@ -395,6 +450,8 @@ static int run_update(const struct cs_globals *globals, void *options, struct cs
 		r = cs_cmd_store_open(globals, &store, err);
 	if (r == 0)
 		r = cs_template_open_any(store, o->name, &before, err);
+	if (r == 0 && o->warm)
+		r = check_warm(before, err);
 	if (r < 0)
 		return r;
 	spec.kernel = o->kernel;
@@ -402,8 +459,13 @@ static int run_update(const struct cs_globals *globals, void *options, struct cs
 		spec.root_format = cs_template_root_format(before);
 	progress = open_progress(o->from);
 	spec.progress = progress;
-	r = cs_template_update(store, &spec, o->activate, &added, err);
+	r = cs_template_update(store, &spec, o->activate && !o->warm, &added, err);
 	progress = cs_progress_free(progress);
+	if (r == 0 && o->warm && added.dropped_saved)
+		r = warm(globals, store, before, &added, err);
+	if (r == 0 && o->warm && o->activate)
+		r = cs_version_activate(store, cs_template_name(before), added.version, active,
+					err);
 	return r < 0 ? r
 		     : print_updated(globals, cs_template_name(before), o->activate, &added, err);
 }

@@ -237,6 +237,23 @@ static int parse_parts(const json_t *json, struct cs_manifest *ret, struct cs_er
 	return 0;
 }
 
+/* How it was warmed; what a later clearstore or a user made is not known here. */
+static int parse_warm(const json_t *saved, struct cs_manifest_saved *ret, struct cs_err *err)
+{
+	const json_t *warm = json_object_get(saved, "warm");
+	int r;
+
+	if (!warm)
+		return 0;
+	if (!json_is_object(warm))
+		return fail_key(err, "warm", "is no object");
+	r = get_text(warm, "run", ret->run, sizeof(ret->run), err);
+	if (r == 0)
+		r = get_text(warm, "ready", ret->ready, sizeof(ret->ready), err);
+	ret->warmed = r == 0;
+	return r;
+}
+
 /* A saved machine is memory, state and what it was: all of it, or nothing. */
 static int parse_saved(const json_t *json, struct cs_manifest *ret, struct cs_err *err)
 {
@@ -256,6 +273,8 @@ static int parse_saved(const json_t *json, struct cs_manifest *ret, struct cs_er
 		r = get_u64(saved, "vcpus", VCPUS_MAX, &vcpus, err);
 	if (r == 0)
 		r = get_bool(saved, "disk", &ret->saved.disk, err);
+	if (r == 0)
+		r = parse_warm(saved, &ret->saved, err);
 	if (r < 0)
 		return cs_fail_in(err, r, "saved");
 	if (ret->part[CS_PART_MEMORY].bytes != ret->saved.ram_bytes)
@@ -397,12 +416,18 @@ static int add_parts(json_t *json, const struct cs_manifest *manifest, struct cs
 static int add_optional(json_t *json, const struct cs_manifest *manifest)
 {
 	const struct cs_manifest_saved *saved = &manifest->saved;
+	json_t *warm = NULL;
 
+	if (saved->present && saved->warmed) {
+		warm = json_pack("{s:s, s:s}", "run", saved->run, "ready", saved->ready);
+		if (!warm)
+			return -ENOMEM;
+	}
 	if (saved->present &&
 	    json_object_set_new(json, "saved",
-				json_pack("{s:I, s:i, s:b}", "ram_bytes",
+				json_pack("{s:I, s:i, s:b, s:o*}", "ram_bytes",
 					  (json_int_t)saved->ram_bytes, "vcpus", (int)saved->vcpus,
-					  "disk", saved->disk)) < 0)
+					  "disk", saved->disk, "warm", warm)) < 0)
 		return -ENOMEM;
 	if (manifest->parent[0] &&
 	    (json_object_set_new(json, "parent", json_string(manifest->parent)) < 0 ||

@@ -29,12 +29,19 @@ struct cs_manifest_part {
 	uint64_t offset;              /* in that device */
 };
 
+#define CS_WARM_TEXT 1024 /* of a line for the guest's shell */
+
 /* What kind of machine was saved in the parts memory and state: only one like it resumes. */
 struct cs_manifest_saved {
 	bool present;
 	uint64_t ram_bytes;
 	unsigned vcpus;
 	bool disk; /* it has the part disk as its own */
+
+	/* It was made by booting (template warm), and can be made so again of another version;
+	 * (run) and (ready) are its command lines, "": none. */
+	bool warmed;
+	char run[CS_WARM_TEXT], ready[CS_WARM_TEXT];
 };
 
 struct cs_manifest {

@@ -5,7 +5,9 @@
 #include <stdint.h>
 
 #include "store/draft.h"
+#include "store/manifest.h"
 #include "store/store.h"
+#include "store/version.h"
 #include "vmm/cmd-common.h"
 
 /* What a save cost. */
@@ -20,5 +22,11 @@ struct cs_save_result {
  * for the monitor, "drop sync" (vmm/control.h). The guest goes on. */
 int cs_cmd_save(const struct cs_cmd_guest *guest, struct cs_draft *draft, const char *words,
 		struct cs_save_result *ret, struct cs_err *err);
+
+/* Make of (template), NAME@VERSION, a warm version as (saved) was made: booted with the same
+ * memory, vCPUs and commands. (version) is its number; it is active if the one that it is of is. */
+int cs_cmd_warm_like(const struct cs_globals *globals, const char *template,
+		     const struct cs_manifest_saved *saved, char version[CS_VERSION_TEXT],
+		     struct cs_err *err);
 
 extern const struct cs_command cs_cmd_template_warm;

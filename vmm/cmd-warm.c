@@ -229,11 +229,32 @@ static int print_warm(const struct cs_globals *globals, const struct warm *warm,
 	return cs_cmd_print(globals, report, CS_FORMAT_RECORD, err);
 }
 
-static int run(const struct cs_globals *globals, void *opts, struct cs_err *err)
+/* Fits it into a manifest? */
+static bool keeps(char ret[CS_WARM_TEXT], const char *line)
 {
-	struct warm_options *o = opts;
-	cs_auto(cs_words_freep) struct cs_words env = o->spawn.env;
-	cs_auto(warm_release) struct warm warm = { .options = o };
+	const char *text = line ? line : "";
+
+	for (const char *c = text; *c; c++) {
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			return false;
+	}
+	return snprintf(ret, CS_WARM_TEXT, "%s", text) < CS_WARM_TEXT;
+}
+
+/* How it was made, so that an update can do it again. */
+static void note_how(const struct warm_options *o, struct cs_manifest_saved *saved)
+{
+	const bool more = (o->spawn.command && !o->run) || o->spawn.env.n || o->spawn.append;
+
+	saved->warmed = !more && keeps(saved->run, o->run) && keeps(saved->ready, o->ready);
+	if (!saved->warmed)
+		saved->run[0] = saved->ready[0] = '\0';
+}
+
+/* All of it; (warm) has the result. */
+static int make(const struct cs_globals *globals, struct warm *warm, struct warm_options *o,
+		struct cs_err *err)
+{
 	struct cs_template_user user = { .find = cs_card_find_user };
 	char *line[] = { (char *)"/bin/sh", (char *)"-c", o->run, NULL };
 	sigset_t set, before;
@@ -242,7 +263,7 @@ static int run(const struct cs_globals *globals, void *opts, struct cs_err *err)
 	o->spawn.cold = true;
 	if (o->run)
 		o->spawn.command = line;
-	r = prepare(globals, &warm, &o->spawn, err);
+	r = prepare(globals, warm, &o->spawn, err);
 	if (r < 0)
 		return r;
 	/* Signals that would end us must not come between the guest and its removal: the spawner
@@ -252,14 +273,51 @@ static int run(const struct cs_globals *globals, void *opts, struct cs_err *err)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGHUP);
 	sigprocmask(SIG_BLOCK, &set, &before);
-	r = save(&warm, err);
-	cs_spawner_take_back(warm.session.store, &warm.guest);
+	r = save(warm, err);
+	cs_spawner_take_back(warm->session.store, &warm->guest);
 	sigprocmask(SIG_SETMASK, &before, NULL);
-	user.arg = warm.session.store;
+	o->spawn.command = o->run ? NULL : o->spawn.command; /* it was ours */
+	user.arg = warm->session.store;
+	if (r == 0) {
+		note_how(o, &cs_draft_manifest(warm->draft)->saved);
+		r = cs_draft_publish(warm->draft, &user, err);
+	}
+	return r < 0 ? cs_fail_in(err, r, "template '%s'", warm->session.card.template) : 0;
+}
+
+int cs_cmd_warm_like(const struct cs_globals *globals, const char *template,
+		     const struct cs_manifest_saved *saved, char version[CS_VERSION_TEXT],
+		     struct cs_err *err)
+{
+	cs_auto(cs_mem_freep) char *run = saved->run[0] ? strdup(saved->run) : NULL;
+	char memory[32], vcpus[16];
+	struct warm_options o = {
+		.spawn = { .template = template, .memory = memory, .vcpus = vcpus },
+		.run = run,
+		.ready = saved->ready[0] ? saved->ready : NULL,
+	};
+	cs_auto(warm_release) struct warm warm = { .options = &o };
+	int r;
+
+	if (saved->run[0] && !run)
+		return cs_fail_errno(err, ENOMEM, "template '%s'", template);
+	snprintf(memory, sizeof(memory), "%llu", (unsigned long long)saved->ram_bytes);
+	snprintf(vcpus, sizeof(vcpus), "%u", saved->vcpus);
+	r = make(globals, &warm, &o, err);
 	if (r == 0)
-		r = cs_draft_publish(warm.draft, &user, err);
-	return r < 0 ? cs_fail_in(err, r, "template '%s'", warm.session.card.template)
-		     : print_warm(globals, &warm, err);
+		snprintf(version, CS_VERSION_TEXT, "%s", cs_draft_version(warm.draft));
+	return r;
+}
+
+static int run(const struct cs_globals *globals, void *opts, struct cs_err *err)
+{
+	struct warm_options *o = opts;
+	cs_auto(cs_words_freep) struct cs_words env = o->spawn.env;
+	cs_auto(warm_release) struct warm warm = { .options = o };
+	int r;
+
+	r = make(globals, &warm, o, err);
+	return r < 0 ? r : print_warm(globals, &warm, err);
 }
 
 static const struct argp_child children[] = {

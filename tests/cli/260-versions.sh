@@ -116,6 +116,7 @@ check() {
 	is "$where: nor in the template" '3 active' "$(cd "$store/templates/web" && find . -mindepth 1 -maxdepth 1 -printf '%f\n' | sort | xargs)"
 
 	# a broken version is not switched to
+	fails 1 'no saved machine to be like' template update web --append none --warm
 	cs template update web --append three
 	mv "$store/templates/web" "$store/templates/kept"
 	cp -r "$store/templates/kept" "$store/templates/web"

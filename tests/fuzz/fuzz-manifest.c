@@ -24,6 +24,8 @@ static void check(const struct cs_manifest *m)
 		fuzz_require(!m->part[part].verity[0] ||
 			     strlen(m->part[part].verity) == CS_DIGEST_TEXT - 1);
 	}
+	fuzz_require(memchr(m->saved.run, 0, CS_WARM_TEXT) &&
+		     memchr(m->saved.ready, 0, CS_WARM_TEXT));
 	fuzz_require(memchr(m->parent, 0, sizeof(m->parent)) && !strchr(m->parent, '/'));
 }
 
@@ -42,7 +44,8 @@ static char *seed(void)
 		m.part[part].bytes = 4096;
 		memcpy(m.part[part].sha256, digest, sizeof(digest));
 	}
-	m.saved = (struct cs_manifest_saved){ true, 4096, 1, false };
+	m.saved =
+		(struct cs_manifest_saved){ true, 4096, 1, false, true, "nginx", "test -e /run/x" };
 	memcpy(m.parent, "1", 2);
 	memcpy(m.part[CS_PART_KERNEL].verity, digest, sizeof(digest));
 	m.part[CS_PART_ROOT].media = CS_MEDIA_FSDAX;

@@ -73,6 +73,19 @@ for t in "$me" "$me-second" "$me-third"; do
 	claim "template $t is as it was saved" cs template verify "$t"
 done
 
+# ---- an update that is warm before anybody gets it (where a boot is slow: WARM_UPDATE=1)
+if ! emulated || [ -n "${WARM_UPDATE:-}" ]; then
+	claim "update --warm --activate" cs template update "$me" --append quiet --warm --activate
+	was=$(cs template versions "$me" --quiet | xargs)
+	claim "a guest of it does not boot" cs spawn "$me" --name "$me-6" --wait
+	is "it is of the new version, of which there is one" "${was##* } 2" "$(field "$me-6" version) $(wc -w <<<"$was")"
+	is "which was made by the same commands" "sleep 100000 begun" "$(cs exec "$me-6" -- sh -c 'echo "$(tr "\0" " " <"/proc/$(pidof sleep | cut -d " " -f 1)/cmdline")$(cat /tmp/begun)"')"
+	claim "and has the new command line" cs exec "$me-6" -- grep -qw quiet /proc/cmdline
+	is "what was saved of a guest cannot be made again" 1 "$(status_of cs template update "$me-second" --append quiet --warm)"
+	is "and is as it was" 1 "$(cs template versions "$me-second" --quiet | wc -l)"
+	cs remove --force "$me-6"
+fi
+
 # ---- what cannot be
 is "a template in use is not removed" 1 "$(status_of cs template remove "$me-third")"
 is "a name that is taken is not saved to" 1 "$(status_of cs save "$me-1" "$me")"

@@ -67,7 +67,7 @@ static void test_saved(void **state)
 	struct cs_manifest *got = NULL, *copy;
 	char *text = NULL;
 
-	with.saved = (struct cs_manifest_saved){ true, 128 << 20, 2, true };
+	with.saved = (struct cs_manifest_saved){ true, 128 << 20, 2, true, true, "sleep 9 &", "" };
 	with.part[CS_PART_MEMORY] =
 		(struct cs_manifest_part){ true, CS_MEDIA_FILE, 128 << 20, 0, DIGEST };
 	with.part[CS_PART_STATE] =
@@ -79,6 +79,9 @@ static void test_saved(void **state)
 	assert_true(copy->saved.present && copy->saved.disk);
 	assert_int_equal(copy->saved.ram_bytes, 128 << 20);
 	assert_int_equal(copy->saved.vcpus, 2);
+	assert_true(copy->saved.warmed);
+	assert_string_equal(copy->saved.run, "sleep 9 &");
+	assert_string_equal(copy->saved.ready, "");
 	assert_string_equal(copy->cmdline, sample.cmdline);
 	cs_manifest_free(copy);
 	got = cs_manifest_free(got);
