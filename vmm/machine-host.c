@@ -90,15 +90,6 @@ static const char *state_of(const struct cs_machine *machine)
 	return machine->agent_ready ? "ready" : "booting";
 }
 
-static bool waits_for_room(const struct cs_machine *machine)
-{
-	for (unsigned i = 0; i < machine->devices; i++) {
-		if (cs_virtio_mmio_waits(machine->device[i]))
-			return true;
-	}
-	return false;
-}
-
 static int control_status(void *arg, char *text, size_t bytes, struct cs_err *err)
 {
 	const struct cs_machine *machine = arg;
@@ -112,9 +103,9 @@ static int control_status(void *arg, char *text, size_t bytes, struct cs_err *er
 		 machine->mem.ram.seg[0].backing != CS_BACKING_ANON, balloon.target_bytes,
 		 balloon.actual_bytes, balloon.reported_bytes,
 		 machine->spec.disk ? " disk_waits=" : "",
-		 !machine->spec.disk       ? ""
-		 : waits_for_room(machine) ? "1"
-					   : "0");
+		 !machine->spec.disk         ? ""
+		 : cs_machine_waits(machine) ? "1"
+					     : "0");
 	return 0;
 }
 

@@ -80,6 +80,16 @@ void cs_machine_access(struct cs_machine *machine, uint64_t gpa, void *data, uns
 /* Start the services of the host side: control socket, agent (machine-host.c). */
 int cs_machine_add_services(struct cs_machine *machine, struct cs_err *err);
 
+/* Does what the guest wrote wait for room on the host? Lock held. */
+static inline bool cs_machine_waits(const struct cs_machine *machine)
+{
+	for (unsigned i = 0; i < machine->devices; i++) {
+		if (cs_virtio_mmio_waits(machine->device[i]))
+			return true;
+	}
+	return false;
+}
+
 /* End the machine for (why), once; lock held. */
 void cs_machine_end(struct cs_machine *machine, enum cs_stop why);
 

@@ -303,6 +303,16 @@ static int clone_disk(const struct cs_snapshot *s, struct cs_err *err)
 	return cs_fail_errno(err, errno, "cannot clone its disk");
 }
 
+/* What the guest wrote and waits is nowhere that a save could take it from. */
+static int check_room(const struct cs_machine *machine, struct cs_err *err)
+{
+	if (!cs_machine_waits(machine))
+		return 0;
+	return cs_fail(err, ENOSPC,
+		       "its disk waits for room in the store (remove a template or a guest, or: "
+		       "clearstore store grow)");
+}
+
 static int take_picture(struct cs_snapshot *s, struct cs_err *err)
 {
 	struct cs_machine *machine = s->machine;
@@ -312,12 +322,9 @@ static int take_picture(struct cs_snapshot *s, struct cs_err *err)
 		return cs_fail(err, ECANCELED, "it has just ended");
 	for (unsigned i = 0; i < machine->devices; i++)
 		cs_virtio_mmio_settle(machine->device[i]);
-	for (unsigned i = 0; i < machine->devices; i++) {
-		if (cs_virtio_mmio_waits(machine->device[i]))
-			return cs_fail(err, ENOSPC,
-				       "its disk waits for room in the store (remove a template or "
-				       "a guest, or: clearstore store grow)");
-	}
+	r = check_room(machine, err);
+	if (r < 0)
+		return r;
 	r = cs_picture_take(machine->pagemap_fd, &machine->mem.ram, machine->file, &s->picture);
 	if (r < 0)
 		return cs_fail_errno(err, r, "cannot tell which pages are its own");
@@ -459,7 +466,8 @@ static int check(const struct cs_machine *machine, const int fds[], size_t n, bo
 		return cs_fail(err, EINVAL,
 			       "save: %zu files opened for reading and writing must come along",
 			       wanted);
-	return 0;
+	/* told now: the guest would not get through its sync before there is room */
+	return check_room(machine, err);
 }
 
 int cs_snapshot_begin(struct cs_machine *machine, struct cs_control_client *client, const int fds[],
