@@ -409,38 +409,22 @@ static int check_warm(const struct cs_template *before, struct cs_err *err)
 	return 0;
 }
 
-/* Version (added) of (before) was just made: put a warm one in its place. */
-static int warm(const struct cs_globals *globals, struct cs_store *store,
-		const struct cs_template *before, struct cs_template_added *added,
-		struct cs_err *err)
-{
-	struct cs_template_user user = { .find = cs_card_find_user, .arg = store };
-	const char *name = cs_template_name(before);
-	char cold[2 * CS_VERSION_TEXT], version[CS_VERSION_TEXT];
-	int r;
+/* What an update made. */
+struct made {
+	struct cs_template_added added;
+	char name[CS_VERSION_TEXT];
+	struct cs_manifest_saved saved; /* of the version before */
+};
 
-	snprintf(cold, sizeof(cold), "%s@%s", name, added->version);
-	r = cs_cmd_warm_like(globals, cold, &cs_template_manifest(before)->saved, version, err);
-	if (r < 0)
-		return cs_fail_in(err, r, "version %s is there, but not warm", added->version);
-	/* somebody may have tried it already: then it stays */
-	r = cs_version_remove(store, name, added->version, &user, err);
-	if (r < 0 && r != -EBUSY)
-		return r;
-	snprintf(added->version, sizeof(added->version), "%s", version);
-	added->dropped_saved = false;
-	return 0;
-}
-
-static int run_update(const struct cs_globals *globals, void *options, struct cs_err *err)
+/* Make the version; everything is closed again. */
+static int make_version(const struct cs_globals *globals, const struct add_options *o,
+			struct made *made, struct cs_err *err)
 {
-	const struct add_options *o = options;
 	cs_auto(cs_progress_freep) struct cs_progress *progress = NULL;
 	cs_auto(cs_template_freep) struct cs_template *before = NULL;
 	cs_auto(cs_store_freep) struct cs_store *store = NULL;
-	struct cs_template_added added;
 	struct cs_template_spec spec;
-	char agent[PATH_MAX], active[CS_VERSION_TEXT];
+	char agent[PATH_MAX];
 	int r;
 
 	r = read_options(o, &spec, err);
@@ -454,20 +438,56 @@ static int run_update(const struct cs_globals *globals, void *options, struct cs
 		r = check_warm(before, err);
 	if (r < 0)
 		return r;
+	made->saved = cs_template_manifest(before)->saved;
+	snprintf(made->name, sizeof(made->name), "%s", cs_template_name(before));
 	spec.kernel = o->kernel;
 	if (!o->root_format)
 		spec.root_format = cs_template_root_format(before);
 	progress = open_progress(o->from);
 	spec.progress = progress;
-	r = cs_template_update(store, &spec, o->activate && !o->warm, &added, err);
-	progress = cs_progress_free(progress);
-	if (r == 0 && o->warm && added.dropped_saved)
-		r = warm(globals, store, before, &added, err);
-	if (r == 0 && o->warm && o->activate)
-		r = cs_version_activate(store, cs_template_name(before), added.version, active,
-					err);
-	return r < 0 ? r
-		     : print_updated(globals, cs_template_name(before), o->activate, &added, err);
+	return cs_template_update(store, &spec, o->activate && !o->warm, &made->added, err);
+}
+
+/* Put a warm version in the place of the one that was just made, then let new guests have it. */
+static int warm(const struct cs_globals *globals, struct made *made, bool activate,
+		struct cs_err *err)
+{
+	cs_auto(cs_store_freep) struct cs_store *store = NULL;
+	struct cs_template_user user = { .find = cs_card_find_user };
+	char cold[2 * CS_VERSION_TEXT], version[CS_VERSION_TEXT];
+	bool fresh = made->added.dropped_saved;
+	int r = 0;
+
+	snprintf(cold, sizeof(cold), "%s@%s", made->name, made->added.version);
+	/* nothing of ours may be open now (cs_spawner_prepare()) */
+	if (fresh)
+		r = cs_cmd_warm_like(globals, cold, &made->saved, version, err);
+	if (r < 0)
+		return cs_fail_in(err, r, "version %s is there, but not warm", made->added.version);
+	r = cs_cmd_store_open(globals, &store, err);
+	user.arg = store;
+	if (r == 0 && fresh) {
+		/* somebody may have tried it already: then it stays */
+		r = cs_version_remove(store, made->name, made->added.version, &user, err);
+		r = r == -EBUSY ? 0 : r;
+		snprintf(made->added.version, sizeof(made->added.version), "%s", version);
+		made->added.dropped_saved = false;
+	}
+	if (r == 0 && activate)
+		r = cs_version_activate(store, made->name, made->added.version, version, err);
+	return r;
+}
+
+static int run_update(const struct cs_globals *globals, void *options, struct cs_err *err)
+{
+	const struct add_options *o = options;
+	struct made made;
+	int r;
+
+	r = make_version(globals, o, &made, err);
+	if (r == 0 && o->warm)
+		r = warm(globals, &made, o->activate, err);
+	return r < 0 ? r : print_updated(globals, made.name, o->activate, &made.added, err);
 }
 
 static const struct argp update_argp = {
