@@ -10,10 +10,8 @@
 #include "store/base/own.h"
 
 #define ONCE_IDLE_MS 5000 /* nothing to look at for so long: there is nothing */
-#define BLIND_MS                                                                                   \
-	500          /* between two looks when nothing wakes us: pressure is acted on in a second  \
-		      */
-#define ONCE_SCANS 3 /* a policy that never rests has then been everywhere twice */
+#define LOOK_MS      500  /* between two looks at most: memory may run out without a stall */
+#define ONCE_SCANS   3    /* a policy that never rests has then been everywhere twice */
 
 struct tune {
 	const struct cs_tune_spec *spec;
@@ -92,8 +90,7 @@ static bool nap(struct tune *t)
 	struct pollfd item[2] = { { .fd = t->spec->stop_fd, .events = POLLIN },
 				  { .fd = t->pressure_fd, .events = POLLPRI } };
 
-	const int64_t wake_ms =
-		t->pressure_fd < 0 && t->mind.wake_ms > BLIND_MS ? BLIND_MS : t->mind.wake_ms;
+	const int64_t wake_ms = t->mind.wake_ms > LOOK_MS ? LOOK_MS : t->mind.wake_ms;
 
 	if (poll(item, 2, (int)wake_ms) <= 0)
 		return false;

@@ -21,7 +21,7 @@ struct cs_tune_spec {
 	const struct cs_ksm_policy *policy;
 	struct cs_ksm_limits limits;
 	int stop_fd;     /* readable: end */
-	int pressure_fd; /* of cs_pressure_open(), -1: none: then it looks twice as often */
+	int pressure_fd; /* of cs_pressure_open(), -1: none: it looks twice a second in any case */
 	int trace_fd;    /* gets a line a decision (ksm/trace.h), -1: none */
 	bool once;       /* end when everything was looked at, or there is nothing to look at */
 	const struct cs_tune_ops *ops;
