@@ -257,16 +257,47 @@ static int read_options(const struct add_options *o, struct cs_template_spec *re
 	return 0;
 }
 
-static void print_added(const char *name, const struct cs_template_added *added)
+static const struct cs_column added_columns[] = {
+	{ "template", "TEMPLATE", CS_CELL_TEXT },
+	{ "input_bytes", "INPUT", CS_CELL_BYTES },
+	{ "files", "FILES", CS_CELL_COUNT },
+	{ "stored_bytes", "STORED", CS_CELL_BYTES },
+	{ "ms", "TOOK", CS_CELL_MS },
+};
+
+static int report_added(const struct cs_globals *globals, const char *name,
+			const struct cs_template_added *added, struct cs_err *err)
+{
+	cs_auto(cs_report_freep) struct cs_report *report = NULL;
+	int r = cs_report_open(added_columns, sizeof(added_columns) / sizeof(added_columns[0]),
+			       &report, err);
+
+	if (r < 0)
+		return r;
+	cs_report_row(report);
+	cs_report_text(report, "template", name);
+	cs_report_number(report, "input_bytes", added->input_bytes);
+	cs_report_number(report, "files", added->files);
+	cs_report_number(report, "stored_bytes", added->stored_bytes);
+	cs_report_real(report, "ms", added->seconds * 1000);
+	return cs_cmd_print(globals, report, CS_FORMAT_RECORD, err);
+}
+
+static int print_added(const struct cs_globals *globals, const char *name,
+		       const struct cs_template_added *added, struct cs_err *err)
 {
 	char in[CS_BYTES_TEXT], stored[CS_BYTES_TEXT];
 	double seconds = added->seconds > 0 ? added->seconds : 1e-9;
+	double ratio =
+		(double)added->input_bytes / (double)(added->stored_bytes + !added->stored_bytes);
 
+	if (globals->json)
+		return report_added(globals, name, added, err);
 	printf("%s: %s in %llu files, %s stored, dedup ratio %.2f, %.1f s, %.0f MB/s\n", name,
 	       cs_format_bytes(added->input_bytes, in), (unsigned long long)added->files,
-	       cs_format_bytes(added->stored_bytes, stored),
-	       (double)added->input_bytes / (double)(added->stored_bytes + !added->stored_bytes),
-	       seconds, (double)added->input_bytes / 1e6 / seconds);
+	       cs_format_bytes(added->stored_bytes, stored), ratio, seconds,
+	       (double)added->input_bytes / 1e6 / seconds);
+	return 0;
 }
 
 /* Of a folder nobody knows how much it holds. */
@@ -302,10 +333,7 @@ static int run_add(const struct cs_globals *globals, void *options, struct cs_er
 	spec.progress = progress;
 	r = cs_template_add(store, &spec, &added, err);
 	progress = cs_progress_free(progress);
-	if (r < 0)
-		return r;
-	print_added(o->name, &added);
-	return 0;
+	return r < 0 ? r : print_added(globals, o->name, &added, err);
 }
 
 static const struct argp add_argp = {
@@ -322,6 +350,7 @@ const struct cs_command cs_cmd_template_add = {
 	.summary = "Make a template of a root file system and a kernel",
 	.argp = &add_argp,
 	.options_bytes = sizeof(struct add_options),
+	.reports = true,
 	.run = run_add,
 };
 

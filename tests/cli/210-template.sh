@@ -25,6 +25,12 @@ is "nothing is said on stderr" '' "$err"
 claim "it is published whole" only_templates web
 claim "nothing is left of the making" [ -z "$(ls -A "$TMPDIR")" ]
 
+cs template add said --from "$root" --json
+is "the same as JSON" "said True True" "$(python3 -c 'import json,sys
+said = json.load(sys.stdin)
+print(said["template"], said["files"] > 0 and said["input_bytes"] > 0, said["stored_bytes"] > 0)' <<<"$out")"
+cs template remove said
+
 cs template list
 claim "it is listed" grep -q '^web .*6\.12\.1-clearstore .*erofs' <<<"$out"
 claim "with no column of what is broken" grep -qE '^NAME .* CREATED$' <<<"$out"
