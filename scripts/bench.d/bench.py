@@ -48,6 +48,11 @@ def numbers(path):
     return found
 
 
+def size(text):
+    """Bytes of "128M"."""
+    return int(text.rstrip("KMGB")) << {"K": 10, "M": 20, "G": 30}.get(text.rstrip("B")[-1], 0)
+
+
 def drop_caches():
     os.sync()
     with open("/proc/sys/vm/drop_caches", "w") as knob:
