@@ -87,9 +87,17 @@ static void lose(struct cs_agent *agent)
 
 /* ---- out */
 
-/* CONFIG as of now. NULL: no memory, or it does not fit (which create() has tried). */
-static struct cs_message *make_config(const struct cs_machine_agent *config, uint32_t version)
+static size_t config_bytes(uint32_t version)
 {
+	return version < 2   ? CS_WIRE_CONFIG_1
+	       : version < 4 ? CS_WIRE_CONFIG_2
+			     : sizeof(struct cs_wire_config);
+}
+
+/* CONFIG as of now. NULL: no memory, or it does not fit (which create() has tried). */
+static struct cs_message *make_config(const struct cs_agent_spec *spec, uint32_t version)
+{
+	const struct cs_machine_agent *config = spec->config;
 	struct cs_message *message = cs_message_create(CS_WIRE_CONFIG);
 	struct cs_wire_config fixed;
 	struct timespec now;
@@ -100,6 +108,7 @@ static struct cs_message *make_config(const struct cs_machine_agent *config, uin
 	 * without a wait once the pool is up (getrandom(2)). */
 	if (getrandom(&fixed, sizeof(fixed), 0) != sizeof(fixed))
 		return cs_message_free(message);
+	fixed.clock_ns = htole64(spec->events->clock ? spec->events->clock(spec->arg) : 0);
 	clock_gettime(CLOCK_REALTIME, &now);
 	fixed.realtime_ns =
 		htole64((uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec);
@@ -107,7 +116,7 @@ static struct cs_message *make_config(const struct cs_machine_agent *config, uin
 			      (config->run_init ? CS_WIRE_CONFIG_INIT : 0u) |
 			      (config->same ? CS_WIRE_CONFIG_SAME : 0u));
 	fixed.reserved = 0;
-	cs_message_bytes(message, &fixed, version < 2 ? CS_WIRE_CONFIG_1 : sizeof(fixed));
+	cs_message_bytes(message, &fixed, config_bytes(version));
 	cs_message_string(message, config->hostname);
 	cs_message_list(message, config->command);
 	cs_message_list(message, config->env);
@@ -208,7 +217,7 @@ static bool on_hello(struct cs_agent *agent, uint32_t version)
 	}
 	agent->version = version;
 	agent->stage = STAGE_HELLO;
-	return put_out(agent, make_config(agent->spec.config, version)) && flush(agent);
+	return put_out(agent, make_config(&agent->spec, version)) && flush(agent);
 }
 
 static bool on_ready(struct cs_agent *agent, uint32_t value)
@@ -438,7 +447,7 @@ int cs_agent_resume(struct cs_agent *agent)
 		return -1;
 	agent->version = cs_agent_version(agent);
 	agent->stage = STAGE_HELLO;
-	if (put_out(agent, make_config(agent->spec.config, agent->version)) && flush(agent))
+	if (put_out(agent, make_config(&agent->spec, agent->version)) && flush(agent))
 		return fd;
 	disconnect(agent);
 	cs_fd_closep(&fd);
@@ -545,7 +554,7 @@ int cs_agent_create(const struct cs_agent_spec *spec, struct cs_loop *loop, stru
 	agent->on = *spec->events;
 	agent->loop = loop;
 
-	trial = make_config(spec->config, CS_WIRE_VERSION);
+	trial = make_config(spec, CS_WIRE_VERSION);
 	if (!trial)
 		return cs_fail_errno(err, ENOMEM, "cannot serve the guest's agent");
 	if (cs_message_end(trial, &at, &bytes) < 0)

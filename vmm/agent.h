@@ -30,6 +30,8 @@ struct cs_agent_events {
 	 * or is no longer connected (-ENOTCONN; lost() follows). */
 	void (*frozen)(void *arg, int error);
 	void (*pong)(void *arg); /* the answer to cs_agent_ping() */
+	/* What the machine's clock (kvmclock) shows, in ns; 0: that is not known. */
+	uint64_t (*clock)(void *arg);
 };
 
 #define CS_AGENT_TROUBLE  400

@@ -32,5 +32,8 @@ int cs_vm_bind_write(int vm_fd, uint64_t gpa, uint32_t value, int fd);
  * from where it was saved. */
 void cs_vm_state(int vm_fd, struct cs_stream *stream);
 
+/* What kvmclock shows now, in ns; the guest's clocks are made of it. 0: KVM does not tell. */
+uint64_t cs_vm_clock(int vm_fd);
+
 /* The ioctls a running machine still needs, also to be saved; for the sandbox. */
 const unsigned long *cs_vm_run_ioctls(size_t *ret_n);

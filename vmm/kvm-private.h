@@ -17,6 +17,7 @@ struct cs_host_kvm {
 	struct kvm_cpuid2 *shown;  /* what a vCPU that was given it shows: some hosts add to it */
 	uint32_t tsc_khz;          /* at which a guest's TSC runs; 0: not known */
 	bool tsc_fixed;            /* a guest's TSC is the host's: what is written to it is lost */
+	bool tsc_deadline;         /* guests have a timer that needs no other to be measured by */
 	bool tsc_control;          /* a guest's TSC may run at another rate than the host's */
 	struct kvm_msr_list *msrs; /* KVM_GET_MSR_INDEX_LIST: what a saved vCPU consists of */
 	uint32_t xsave_bytes;      /* of KVM_GET_XSAVE2; 0: no XSAVE, KVM_GET_FPU then */

@@ -23,6 +23,7 @@ static void declare_features(struct cs_host_kvm *kvm)
 {
 	const bool deadline = ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
 
+	kvm->tsc_deadline = deadline;
 	for (uint32_t i = 0; i < kvm->cpuid->nent; i++) {
 		struct kvm_cpuid_entry2 *entry = &kvm->cpuid->entries[i];
 

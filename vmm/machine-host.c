@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "store/base/io.h"
+#include "vmm/irq.h"
 #include "vmm/machine-private.h"
 #include "vmm/ping.h"
 #include "vmm/virtio-devices.h"
@@ -76,6 +77,13 @@ static void agent_pong(void *arg)
 	const struct cs_machine *machine = arg;
 
 	cs_pings_answered(machine->pings);
+}
+
+static uint64_t agent_clock(void *arg)
+{
+	const struct cs_machine *machine = arg;
+
+	return cs_vm_clock(machine->vm_fd);
 }
 
 /* ---- the control socket
@@ -256,6 +264,7 @@ int cs_machine_add_services(struct cs_machine *machine, struct cs_err *err)
 		.lost = agent_lost,
 		.frozen = agent_frozen,
 		.pong = agent_pong,
+		.clock = agent_clock,
 	};
 	static const struct cs_control_ops ops = {
 		.status = control_status,

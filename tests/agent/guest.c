@@ -236,6 +236,7 @@ static size_t put_config(uint8_t *payload, const struct guest_config *config)
 	/* Seed and ids. */
 	assert_int_equal(getrandom(&head, sizeof(head), 0), sizeof(head));
 	head.realtime_ns = config->realtime_ns;
+	head.clock_ns = config->clock_ns;
 	head.flags = config->flags;
 	memcpy(payload, &head, n);
 	memcpy(payload + n, config->hostname, name);

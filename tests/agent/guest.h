@@ -24,7 +24,7 @@ struct guest_config {
 	const char *hostname;
 	const char *const *argv, *const *env;
 	uint32_t flags;
-	uint64_t realtime_ns;
+	uint64_t realtime_ns, clock_ns;
 };
 
 /* Boot: the agent runs, has had its CONFIG (NULL: hostname "first", no COMMAND) and said READY.

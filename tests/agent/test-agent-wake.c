@@ -167,6 +167,50 @@ static void test_same_guest(void **state)
 	guest_end(g);
 }
 
+static uint64_t raw_clock(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_RAW, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* In seconds, by the last line of what was asked of the kernel. */
+static uint64_t clock_set_to(const struct guest *g)
+{
+	char *text = guest_read(g, "/run/clock"), *last = text + strlen(text);
+	uint64_t seconds;
+
+	while (last > text && strncmp(last, "0 ", 2) != 0)
+		last--;
+	assert_true(!strncmp(last, "0 ", 2));
+	seconds = strtoull(last + 2, NULL, 10);
+	free(text);
+	return seconds;
+}
+
+/* A CONFIG that has waited for five seconds says what the time was then. One of a clock that cannot
+ * be compared counts as of now. */
+static void test_late_config(void **state)
+{
+	static const uint64_t second_ns = 1000000000;
+	const struct guest_config first = { .hostname = "first", .clock_ns = raw_clock() };
+	struct guest_config late = { .hostname = "late", .realtime_ns = 2000 * second_ns };
+	struct guest *g = boot(state, &first, NULL);
+
+	late.clock_ns = raw_clock() - 5 * second_ns;
+	guest_freeze(g, 0);
+	guest_resume(g, &late);
+	assert_in_range(clock_set_to(g), 2005 - 1, 2005 + PEER_PATIENCE_MS / 1000);
+
+	late.clock_ns = 1 + raw_clock() / 2;
+	late.realtime_ns = 3000 * second_ns + 500000000;
+	guest_freeze(g, 0);
+	guest_resume(g, &late);
+	assert_in_range(clock_set_to(g), 3000, 3000);
+	guest_end(g);
+}
+
 /* What the root does not have it does not get; a name that is there is not written again. */
 static void test_hosts(void **state)
 {
@@ -546,6 +590,7 @@ int main(void)
 		TEST(another_guest),
 		TEST(source_stays),
 		TEST(same_guest),
+		TEST(late_config),
 		TEST(hosts),
 		TEST(generations),
 		TEST(empty_guest),

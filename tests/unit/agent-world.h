@@ -78,13 +78,19 @@ static inline void on_pong(void *arg)
 	((struct world *)arg)->pongs++;
 }
 
+static inline uint64_t on_clock(void *arg)
+{
+	return UINT64_C(12345678901);
+}
+
 static const struct cs_agent_events events = { .ready = on_ready,
 					       .exited = on_exited,
 					       .bye = on_bye,
 					       .trouble = on_trouble,
 					       .lost = on_lost,
 					       .frozen = on_frozen,
-					       .pong = on_pong };
+					       .pong = on_pong,
+					       .clock = on_clock };
 static char words[][8] = { "sh", "-c", "exit 7", "A=1" };
 static char *const command[] = { words[0], words[1], words[2], NULL };
 static char *const env[] = { words[3], NULL };

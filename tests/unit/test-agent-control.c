@@ -39,6 +39,7 @@ static void test_life(void **state)
 	assert_int_equal(fixed.reserved, 0);
 	assert_true(le64toh(fixed.realtime_ns) / UINT64_C(1000000000) + 3600 >
 		    (uint64_t)time(NULL));
+	assert_int_equal(le64toh(fixed.clock_ns), UINT64_C(12345678901));
 	assert_false(cs_agent_is_ready(w->agent));
 
 	put(fd, CS_WIRE_READY, NULL, 0);
@@ -62,6 +63,29 @@ static void test_life(void **state)
 	assert_int_equal(w->reason, CS_WIRE_REBOOT);
 	assert_int_equal(w->lost, 0); /* that was expected */
 	assert_false(cs_agent_is_ready(w->agent));
+}
+
+/* An older agent gets what it knows, and nothing behind it. */
+static void test_older_config(void **state)
+{
+	static const struct {
+		uint32_t version, bytes;
+	} cases[] = { { 1, 48 }, { 2, 80 }, { 3, 80 }, { 4, 88 } };
+	static const char strings[] = "web\0\3\0\0\0sh\0-c\0exit 7\0\1\0\0\0A=1";
+	struct world *w = *state;
+	char payload[CS_WIRE_MAX];
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		int fd = cs_agent_serve(w->agent, CS_WIRE_CONTROL_PORT);
+
+		put_u32(fd, CS_WIRE_HELLO, cases[i].version);
+		settle(w->loop);
+		assert_int_equal(get(fd, CS_WIRE_CONFIG, payload, sizeof(payload)),
+				 cases[i].bytes + sizeof(strings));
+		assert_memory_equal(payload + cases[i].bytes, strings, sizeof(strings));
+		close(fd);
+		settle(w->loop);
+	}
 }
 
 static void test_seed_is_fresh(void **state)
@@ -364,10 +388,11 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, open_world, close_world)
 	const struct CMUnitTest tests[] = {
-		TEST(life),          TEST(seed_is_fresh),     TEST(in_pieces),
-		TEST(one_at_a_time), TEST(stop_before_hello), TEST(stop_flood),
-		TEST(wrong_version), TEST(bad_messages),      TEST(long_trouble),
-		TEST(trouble_flood), TEST(too_long_command),  TEST(ping),
+		TEST(life),         TEST(older_config),  TEST(seed_is_fresh),
+		TEST(in_pieces),    TEST(one_at_a_time), TEST(stop_before_hello),
+		TEST(stop_flood),   TEST(wrong_version), TEST(bad_messages),
+		TEST(long_trouble), TEST(trouble_flood), TEST(too_long_command),
+		TEST(ping),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

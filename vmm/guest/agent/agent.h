@@ -160,6 +160,10 @@ struct cs_agent {
 	struct cs_stop_state stop;
 	struct cs_freezer freezer;
 	struct cs_wake wake;
+	/* The least by which our clock (CLOCK_MONOTONIC_RAW) was ahead of clock_ns when a CONFIG
+	 * came: what it is ahead more than that, this CONFIG is late. */
+	int64_t clock_least, clock_asked; /* (asked): when HELLO was sent; 0: CONFIG came unasked */
+	bool clock_known;
 
 	struct cs_conn *conns, *dead; /* serving; closed in this round of the loop */
 	size_t n_conns;
@@ -215,6 +219,10 @@ int cs_mounts_one(const char *source, const char *target, const char *type, unsi
 void cs_identity_kernel(struct cs_agent *a);           /* clock, hostname, lo: needs no root */
 void cs_identity_root(struct cs_agent *a, bool fresh); /* seed, /etc/hostname, hosts, machine-id */
 void cs_identity_seed(struct cs_agent *a);             /* of CONFIG, which forgets it */
+void cs_identity_asks(struct cs_agent *a);             /* HELLO is about to be sent */
+/* A CONFIG has come: how late is it, compared with those that came before? */
+void cs_identity_heard(struct cs_agent *a, uint64_t clock_ns);
+void cs_identity_clock(struct cs_agent *a); /* set the clock as the last CONFIG says */
 /* A random UUID's bytes from random ones; as 32 digits, or with (dashes) as 36; and a new line. */
 size_t cs_identity_uuid(uint8_t raw[16], bool dashes, char text[38]);
 /* (word) stands in (text), of /etc/hosts, as a word of its own. */

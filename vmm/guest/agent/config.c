@@ -42,6 +42,7 @@ int cs_config_parse(struct cs_config *ret, const void *payload, size_t bytes)
 	}
 
 	c.realtime_ns = le64toh(head.realtime_ns);
+	c.clock_ns = le64toh(head.clock_ns);
 	c.flags = le32toh(head.flags);
 	c.seeded = true;
 	memcpy(c.seed, head.seed, sizeof(c.seed));

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 struct cs_config {
-	uint64_t realtime_ns;
+	uint64_t realtime_ns, clock_ns;
 	uint32_t flags; /* enum cs_wire_config_flag */
 	uint8_t seed[32];
 	uint8_t boot_id[16], machine_id[16]; /* random bytes */

@@ -104,6 +104,7 @@ static int receive_config(struct cs_agent *a)
 
 	cs_config_forget_command(&a->config);
 	a->config = config;
+	cs_identity_heard(a, config.clock_ns);
 	return 0;
 }
 
@@ -157,6 +158,7 @@ static int say_hello(struct cs_agent *a)
 {
 	int r;
 
+	cs_identity_asks(a);
 	cs_control_u32(a, CS_WIRE_HELLO, CS_WIRE_VERSION);
 	r = receive_config(a);
 	if (r < 0)
@@ -237,8 +239,10 @@ static void on_config(struct cs_agent *a, struct cs_reader *r)
 
 	if (error < 0)
 		cs_agent_trouble(a, "cannot wake up: CONFIG: %s", strerror(-error));
-	else
+	else {
+		cs_identity_heard(a, config.clock_ns);
 		cs_wake_config(a, &config);
+	}
 }
 
 static void on_ping(struct cs_agent *a, struct cs_reader *r)

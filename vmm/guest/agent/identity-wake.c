@@ -224,12 +224,8 @@ void cs_identity_settle(struct cs_agent *a)
 
 void cs_identity_wake(struct cs_agent *a)
 {
-	const struct timespec now = { .tv_sec = (time_t)(a->config.realtime_ns / 1000000000),
-				      .tv_nsec = (long)(a->config.realtime_ns % 1000000000) };
-
 	cs_identity_seed(a);
-	if (clock_settime(CLOCK_REALTIME, &now) < 0)
-		cs_agent_trouble(a, "cannot set the clock: %s", strerror(errno));
+	cs_identity_clock(a);
 	/* With nobody there this is for whoever comes first, and a guest that only waits is spared
 	 * the time and the memory. */
 	a->wake.owed = true;

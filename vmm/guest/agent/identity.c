@@ -16,11 +16,51 @@
 #include "vmm/guest/agent/file.h"
 #include "vmm/guest/agent/kernel.h"
 
-static void set_clock(struct cs_agent *a)
-{
-	const struct timespec now = { .tv_sec = (time_t)(a->config.realtime_ns / 1000000000),
-				      .tv_nsec = (long)(a->config.realtime_ns % 1000000000) };
+/* No CONFIG waits for so long, so the clocks did not go at one pace. */
+#define LATE_MOST (60 * INT64_C(1000000000))
 
+static int64_t raw_clock(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_RAW, &now);
+	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void cs_identity_asks(struct cs_agent *a)
+{
+	a->clock_asked = raw_clock();
+}
+
+void cs_identity_heard(struct cs_agent *a, uint64_t clock_ns)
+{
+	const int64_t now = raw_clock();
+	int64_t ahead = now - (int64_t)clock_ns;
+
+	if (!clock_ns)
+		return;
+	/* An answer was written between the question and now; half way is the best first guess. */
+	if (a->clock_asked && !a->clock_known)
+		ahead -= (now - a->clock_asked) / 2;
+	a->clock_asked = 0;
+	if (!a->clock_known || ahead < a->clock_least || ahead - a->clock_least > LATE_MOST)
+		a->clock_least = ahead;
+	a->clock_known = true;
+}
+
+void cs_identity_clock(struct cs_agent *a)
+{
+	uint64_t ns = a->config.realtime_ns;
+	struct timespec now;
+
+	if (a->config.clock_ns && a->clock_known) {
+		const int64_t late = raw_clock() - (int64_t)a->config.clock_ns - a->clock_least;
+
+		if (late > 0 && late < LATE_MOST)
+			ns += (uint64_t)late;
+	}
+	now.tv_sec = (time_t)(ns / 1000000000);
+	now.tv_nsec = (long)(ns % 1000000000);
 	if (clock_settime(CLOCK_REALTIME, &now) < 0)
 		cs_agent_trouble(a, "cannot set the clock: %s", strerror(errno));
 }
@@ -41,7 +81,7 @@ static void raise_lo(struct cs_agent *a)
 void cs_identity_kernel(struct cs_agent *a)
 {
 	if (a->config.seeded)
-		set_clock(a);
+		cs_identity_clock(a);
 	if (*a->config.hostname && sethostname(a->config.hostname, strlen(a->config.hostname)) < 0)
 		cs_agent_trouble(a, "cannot set the host name: %s", strerror(errno));
 	raise_lo(a);

@@ -29,7 +29,7 @@
 
 #include <stdint.h>
 
-#define CS_WIRE_VERSION      3u
+#define CS_WIRE_VERSION      4u
 #define CS_WIRE_OLDEST       1u /* what the host still serves: without FREEZE */
 #define CS_WIRE_OLDEST_SAVED 2u /* what can wake up from a saved state */
 #define CS_WIRE_CONTROL_PORT 1u
@@ -109,8 +109,13 @@ struct cs_wire_config {
 	/* Since version 2: random bytes for ids that are no secret. To ask the guest's kernel for
 	 * some takes it milliseconds where it is slow. */
 	uint8_t boot_id[16], machine_id[16];
+	/* Since version 4: the machine's clock (kvmclock) when it was realtime_ns; 0: not known. It
+	 * goes at the pace of the guest's CLOCK_MONOTONIC_RAW, also over a save, so a guest that
+	 * reads this late, since its vCPU had to wait for its turn, knows by how much. */
+	uint64_t clock_ns;
 };
 #define CS_WIRE_CONFIG_1 48u /* bytes of it in version 1 */
+#define CS_WIRE_CONFIG_2 80u /* in versions 2 and 3 */
 
 struct cs_wire_size {
 	uint16_t rows, columns;
