@@ -11,6 +11,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "store/base/library.h"
 #include "store/base/num.h"
 #include "store/base/own.h"
 #include "store/base/text.h"
@@ -31,10 +32,25 @@ struct cs_report {
 	int failure;   /* the first error, sticky; 0: none */
 };
 
-static inline void table_freep(struct libscols_table **table)
-{
-	scols_unref_table(*table);
-}
+#define SCOLS_CALLS(X)                                                                             \
+	X(scols_line_refer_data)                                                                   \
+	X(scols_new_table)                                                                         \
+	X(scols_print_table_to_string)                                                             \
+	X(scols_table_new_column)                                                                  \
+	X(scols_table_new_line)                                                                    \
+	X(scols_table_set_termforce)                                                               \
+	X(scols_unref_table)
+
+/* libsmartcols, loaded for a table: every command would start with it. */
+struct scols {
+	SCOLS_CALLS(CS_LIBRARY_CALL)
+};
+
+static const struct cs_symbol scols_symbols[] = {
+#define ROW(name) { #name, offsetof(struct scols, name) },
+	SCOLS_CALLS(ROW)
+#undef ROW
+};
 
 static inline void json_freep(json_t **json)
 {
@@ -228,10 +244,11 @@ static void trim_lines(char *text)
 	*end = '\0';
 }
 
-static int fill_row(const struct cs_report *report, size_t row, struct libscols_table *table)
+static int fill_row(const struct scols *sc, const struct cs_report *report, size_t row,
+		    struct libscols_table *table)
 {
 	const struct value *values = &report->values[row * report->n_columns];
-	struct libscols_line *line = scols_table_new_line(table, NULL);
+	struct libscols_line *line = sc->scols_table_new_line(table, NULL);
 	char *text;
 
 	if (!line)
@@ -240,7 +257,7 @@ static int fill_row(const struct cs_report *report, size_t row, struct libscols_
 		text = show_cell(report->columns[i].cell, &values[i]);
 		if (!text)
 			return -ENOMEM;
-		if (scols_line_refer_data(line, i, text) < 0) {
+		if (sc->scols_line_refer_data(line, i, text) < 0) {
 			free(text);
 			return -ENOMEM;
 		}
@@ -269,10 +286,31 @@ static int column_flags(const struct cs_report *report, size_t i)
 	return is_number(report->columns[i].cell) ? SCOLS_FL_RIGHT : 0;
 }
 
-static int format_table(const struct cs_report *report, char **ret)
+static int fill_table(const struct scols *sc, const struct cs_report *report,
+		      struct libscols_table *table, char **ret)
 {
-	cs_auto(table_freep) struct libscols_table *table = NULL;
+	int r;
+
+	/* The same text wherever it goes: nothing cut to the width of a terminal. */
+	sc->scols_table_set_termforce(table, SCOLS_TERMFORCE_NEVER);
+	for (size_t i = 0; i < report->n_columns; i++) {
+		if (!sc->scols_table_new_column(table, report->columns[i].title, 0,
+						column_flags(report, i)))
+			return -ENOMEM;
+	}
+	for (size_t row = 0; row < report->n_rows; row++) {
+		r = fill_row(sc, report, row, table);
+		if (r < 0)
+			return r;
+	}
+	return sc->scols_print_table_to_string(table, ret);
+}
+
+static int format_table(const struct cs_report *report, char **ret, struct cs_err *err)
+{
 	cs_auto(cs_mem_freep) char *body = NULL;
+	struct libscols_table *table;
+	struct scols sc;
 	char *text;
 	int r;
 
@@ -280,22 +318,15 @@ static int format_table(const struct cs_report *report, char **ret)
 		*ret = strdup("");
 		return *ret ? 0 : -ENOMEM;
 	}
-	table = scols_new_table();
+	r = cs_library_load("libsmartcols.so.1", "libsmartcols1", scols_symbols,
+			    sizeof(scols_symbols) / sizeof(scols_symbols[0]), &sc, err);
+	if (r < 0)
+		return r;
+	table = sc.scols_new_table();
 	if (!table)
 		return -ENOMEM;
-	/* The same text wherever it goes: nothing cut to the width of a terminal. */
-	scols_table_set_termforce(table, SCOLS_TERMFORCE_NEVER);
-	for (size_t i = 0; i < report->n_columns; i++) {
-		if (!scols_table_new_column(table, report->columns[i].title, 0,
-					    column_flags(report, i)))
-			return -ENOMEM;
-	}
-	for (size_t row = 0; row < report->n_rows; row++) {
-		r = fill_row(report, row, table);
-		if (r < 0)
-			return r;
-	}
-	r = scols_print_table_to_string(table, &body);
+	r = fill_table(&sc, report, table, &body);
+	sc.scols_unref_table(table);
 	if (r < 0)
 		return r;
 	trim_lines(body);
@@ -420,7 +451,9 @@ int cs_report_format(const struct cs_report *report, enum cs_format format, char
 	if (r == 0) {
 		switch (format) {
 		case CS_FORMAT_TABLE:
-			r = format_table(report, ret);
+			r = format_table(report, ret, err);
+			if (r == -ENOENT)
+				return r; /* no library: (err) says so */
 			break;
 		case CS_FORMAT_RECORD:
 			r = format_record(report, ret);
