@@ -197,6 +197,7 @@ int cs_machine_cmdline(const struct cs_machine *machine, char *text, size_t byte
 	 * ports to look at) is told only to that. */
 	append(text, bytes, &used,
 	       "console=hvc0 quiet reboot=t panic=-1 tsc=reliable noreplace-smp "
+	       "clearstore.lean_idle "
 	       "sysctl.vm.stat_interval=600 sysctl.vm.percpu_pagelist_high_fraction=512%s%s",
 	       boot->stock_kernel
 		       ? " pci=off no_timer_check i8042.nokbd i8042.noaux 8250.nr_uarts=0"

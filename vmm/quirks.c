@@ -23,7 +23,7 @@ const char *cs_quirks_cmdline(const struct cs_host_kvm_info *host)
 	 * its way costs more than the page. percpu_alloc: by default 2 MiB are cleared for what the
 	 * CPUs have of their own, and what is not needed is freed: half a second. */
 	return " clearstore.syscall_fault clearstore.tick_stretch=10 clearstore.lean_boot "
-	       "clearstore.lean_idle percpu_alloc=page no-kvmapf clocksource=kvm-clock noxsave "
+	       "percpu_alloc=page no-kvmapf clocksource=kvm-clock noxsave "
 	       "clearcpuid=popcnt,cx16,smap,smep,umip,fsgsbase,pcid,invpcid,erms,fsrm,rdrand,"
 	       "rdseed";
 }
