@@ -446,3 +446,16 @@ void guest_assert_still(const struct guest *g, const char *path)
 	free(before);
 	free(now);
 }
+
+uint64_t guest_clock(const struct guest *g)
+{
+	char *text = guest_read(g, "/run/clock"), *last = text + strlen(text);
+	uint64_t seconds;
+
+	while (last > text && strncmp(last, "0 ", 2) != 0)
+		last--;
+	assert_true(!strncmp(last, "0 ", 2));
+	seconds = strtoull(last + 2, NULL, 10);
+	free(text);
+	return seconds;
+}

@@ -50,6 +50,8 @@ void guest_resume(struct guest *g, const struct guest_config *config);
 
 /* The text of a file as the guest sees it; "": there is none. The caller's to free(). */
 char *guest_read(const struct guest *g, const char *path);
+/* What the agent last set the clock to, in seconds since 1970. */
+uint64_t guest_clock(const struct guest *g);
 void guest_write(const struct guest *g, const char *path, const char *text);
 /* Wait until the file has (text) in it. */
 void guest_wait_text(const struct guest *g, const char *path, const char *text);
