@@ -190,11 +190,12 @@ int cs_machine_cmdline(const struct cs_machine *machine, char *text, size_t byte
 	cs_host_kvm_info(machine->spec.kvm, &host);
 	/* A reset is a triple fault, and so is a panic. noreplace-smp: on one CPU the kernel would
 	 * take the LOCK prefixes out of its text, and so own a copy of nearly every page of it that
-	 * all guests could share. vm.stat_interval: counters are folded each second
-	 * otherwise, which wakes a guest for as long as they move. That is also what shrinks the
-	 * CPUs' lists of free pages, which are never reported: so they are kept short. Each word is
-	 * compared with every parameter of the kernel: what only a distribution's kernel has (PCI,
-	 * ports to look at) is told only to that. */
+	 * all guests could share. lean_idle: what our own kernel does not do for a CPU that
+	 * has nothing to do (guest/kernel/README.md). vm.stat_interval: counters are folded each
+	 * second otherwise, which wakes a guest for as long as they move. That is also what shrinks
+	 * the CPUs' lists of free pages, which are never reported: so they are kept short. Each
+	 * word is compared with every parameter of the kernel: what only a distribution's kernel
+	 * has (PCI, ports to look at) is told only to that. */
 	append(text, bytes, &used,
 	       "console=hvc0 quiet reboot=t panic=-1 tsc=reliable noreplace-smp "
 	       "clearstore.lean_idle "
