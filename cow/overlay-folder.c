@@ -50,9 +50,7 @@ int cs_folder_delete(int marks_fd, const char *name)
 	return cs_remove_tree_at(marks_fd, name);
 }
 
-/* Make the empty folder (name) in (marks_fd), locked by us. Another maker of the same name is
- * waited for; what a dead one left is deleted. */
-static int make_folder(int marks_fd, const char *name, int *ret, struct cs_err *err)
+int cs_folder_make(int parent_fd, const char *name, int *ret, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int fd = -1;
 	bool made;
@@ -60,10 +58,10 @@ static int make_folder(int marks_fd, const char *name, int *ret, struct cs_err *
 
 	for (unsigned i = 0; i < MAKE_TRIES; i++) {
 		cs_fd_closep(&fd);
-		made = mkdirat(marks_fd, name, 0711) == 0;
+		made = mkdirat(parent_fd, name, 0711) == 0;
 		if (!made && errno != EEXIST)
 			return cs_fail_errno(err, errno, "cannot make its folder");
-		r = cs_folder_lock(marks_fd, name, true, &fd);
+		r = cs_folder_lock(parent_fd, name, true, &fd);
 		if (r == -ENOENT)
 			continue; /* swept before it was locked, or the other's is in place now */
 		if (r < 0)
@@ -75,7 +73,7 @@ static int make_folder(int marks_fd, const char *name, int *ret, struct cs_err *
 			*ret = cs_steal_fd(&fd);
 			return 0;
 		}
-		r = cs_folder_delete(marks_fd, name);
+		r = cs_folder_delete(parent_fd, name);
 		if (r < 0)
 			return cs_fail_errno(err, -r, "cannot delete what was left of it");
 	}
@@ -168,6 +166,22 @@ static int furnish(const struct cs_template *t, int dirfd, struct cs_card *card,
 	return cs_card_save_at(dirfd, card, err);
 }
 
+int cs_overlay_publish(struct cs_store *store, int marks_fd, const char *half,
+		       const struct cs_card *card, struct cs_err *err)
+{
+	int r = cs_mark_put(marks_fd, card, err);
+
+	/* A guest's folder is never empty, so this cannot replace one. */
+	if (r == 0 && renameat(marks_fd, half, cs_store_guests_fd(store), card->guest) < 0) {
+		r = -errno;
+		if (r == -EEXIST || r == -ENOTEMPTY || r == -ENOTDIR)
+			r = taken(card->guest, err);
+		else
+			cs_fail_errno(err, -r, "cannot put its folder in place");
+	}
+	return r;
+}
+
 /* Under the lock of .marks/(half): build it there and put it in its place. */
 static int build(struct cs_store *store, int marks_fd, const struct cs_template *t,
 		 struct cs_card *card, struct cs_err *err)
@@ -177,20 +191,12 @@ static int build(struct cs_store *store, int marks_fd, const struct cs_template 
 	int r;
 
 	snprintf(half, sizeof(half), CS_MARK_NEW "%s", card->guest);
-	r = make_folder(marks_fd, half, &dirfd, err);
+	r = cs_folder_make(marks_fd, half, &dirfd, err);
 	if (r < 0)
 		return r;
 	r = furnish(t, dirfd, card, err);
 	if (r == 0)
-		r = cs_mark_put(marks_fd, card, err);
-	/* A guest's folder is never empty, so this cannot replace one. */
-	if (r == 0 && renameat(marks_fd, half, cs_store_guests_fd(store), card->guest) < 0) {
-		r = -errno;
-		if (r == -EEXIST || r == -ENOTEMPTY || r == -ENOTDIR)
-			r = taken(card->guest, err);
-		else
-			cs_fail_errno(err, -r, "cannot put its folder in place");
-	}
+		r = cs_overlay_publish(store, marks_fd, half, card, err);
 	if (r < 0) {
 		cs_folder_delete(marks_fd, half);
 		return r;

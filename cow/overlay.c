@@ -147,6 +147,18 @@ static int open_parts(struct cs_store *store, struct cs_overlay *overlay,
 	return open_disk(store, overlay, card, err);
 }
 
+static struct cs_overlay *new_overlay(void)
+{
+	struct cs_overlay *overlay = calloc(1, sizeof(*overlay));
+
+	if (!overlay)
+		return NULL;
+	overlay->dirfd = -1;
+	overlay->disk.fd = overlay->disk.under_fd = -1;
+	overlay->parked.memory_fd = overlay->parked.state_fd = -1;
+	return overlay;
+}
+
 int cs_overlay_open(struct cs_store *store, const struct cs_template *t, const struct cs_card *card,
 		    struct cs_overlay **ret, struct cs_err *err)
 {
@@ -158,18 +170,35 @@ int cs_overlay_open(struct cs_store *store, const struct cs_template *t, const s
 		return cs_fail(err, EINVAL, "guest '%s': is of template '%s@%s', not of '%s@%s'",
 			       card->guest, card->template, card->version, cs_template_name(t),
 			       cs_template_version(t));
-	overlay = calloc(1, sizeof(*overlay));
+	overlay = new_overlay();
 	if (!overlay)
 		return cs_fail_errno(err, ENOMEM, "guest '%s'", card->guest);
-	overlay->dirfd = -1;
-	overlay->disk.fd = overlay->disk.under_fd = -1;
-	overlay->parked.memory_fd = overlay->parked.state_fd = -1;
 	r = cs_guest_open(store, card->guest, &overlay->dirfd, err);
 	if (r < 0)
 		return r;
 	r = open_parts(store, overlay, t, card, err);
 	if (r < 0)
 		return cs_fail_in(err, r, "guest '%s'", card->guest);
+	*ret = cs_steal(overlay);
+	return 0;
+}
+
+int cs_overlay_open_unnamed(struct cs_store *store, const struct cs_template *t,
+			    const struct cs_card *card, int dirfd, struct cs_overlay **ret,
+			    struct cs_err *err)
+{
+	cs_auto(cs_overlay_freep) struct cs_overlay *overlay = new_overlay();
+	int r;
+
+	if (!overlay)
+		return cs_fail_errno(err, ENOMEM, "template '%s'", card->template);
+	/* Not a copy, which would share its lock. */
+	overlay->dirfd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (overlay->dirfd < 0)
+		return cs_fail_errno(err, errno, "cannot open its folder");
+	r = open_parts(store, overlay, t, card, err);
+	if (r < 0)
+		return cs_fail_in(err, r, "template '%s'", card->template);
 	*ret = cs_steal(overlay);
 	return 0;
 }

@@ -31,6 +31,12 @@ int cs_overlay_open_disk(int dirfd, bool write);
 int cs_overlay_open(struct cs_store *store, const struct cs_template *t, const struct cs_card *card,
 		    struct cs_overlay **ret, struct cs_err *err);
 
+/* The same of a guest that has no name yet, in its folder (dirfd), which is lent; what the card
+ * needs is template, version, ram_bytes and resume. */
+int cs_overlay_open_unnamed(struct cs_store *store, const struct cs_template *t,
+			    const struct cs_card *card, int dirfd, struct cs_overlay **ret,
+			    struct cs_err *err);
+
 /* Map RAM and the shared root into this process (cheap; called in the process that becomes the
  * monitor). How: cow/ram.h. */
 int cs_overlay_map(struct cs_overlay *overlay, struct cs_err *err);

@@ -15,6 +15,7 @@
 #include "cow/card-private.h"
 #include "cow/life.h"
 #include "cow/overlay-private.h"
+#include "cow/spare.h"
 #include "store/base/io.h"
 #include "store/base/name.h"
 #include "store/base/num.h"
@@ -210,6 +211,7 @@ int cs_overlay_sweep(struct cs_store *store, struct cs_err *err)
 	cs_auto(cs_fd_closep) int marks_fd = -1;
 	struct sweep sweep = { .store = store, .err = err };
 	char boot_mark[CS_MARK_ROOM] = CS_MARK_BOOT;
+	struct cs_err words = { .code = 0 };
 	struct dirent **entry;
 	int n, r;
 
@@ -230,6 +232,8 @@ int cs_overlay_sweep(struct cs_store *store, struct cs_err *err)
 			unlinkat(marks_fd, entry[i]->d_name, 0);
 	}
 	free_list(entry, n);
+	if (cs_spare_sweep(store, &words) < 0)
+		note(&sweep, -words.code, &words);
 	if (sweep.booted) {
 		r = sweep_all(&sweep, boot_mark, err);
 		if (r < 0)

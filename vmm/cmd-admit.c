@@ -72,8 +72,12 @@ int cs_spawn_admit(const struct cs_spawn_session *session, struct cs_err *err)
 	struct cs_host_kvm_info host;
 	int r;
 
-	cs_host_kvm_info(session->kvm, &host);
-	admit.kind.shadow_paging = !host.nested_paging;
+	/* Where KVM was not opened the dearer kind of paging is assumed. */
+	admit.kind.shadow_paging = true;
+	if (session->kvm) {
+		cs_host_kvm_info(session->kvm, &host);
+		admit.kind.shadow_paging = !host.nested_paging;
+	}
 	/* A host that does not tell is not in the way. */
 	if (!admit.total_bytes || !admit.available_bytes || cs_admit_surely(&admit, session->count))
 		return 0;

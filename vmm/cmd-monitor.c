@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,6 +18,7 @@
 #include <unistd.h>
 
 #include "cow/overlay.h"
+#include "cow/spare.h"
 #include "ksm/enroll.h"
 #include "store/base/io.h"
 #include "store/base/own.h"
@@ -41,7 +41,10 @@ struct monitor {
 	struct cs_overlay *overlay;
 	struct cs_machine *machine;
 	struct cs_machine_agent agent;
-	int dirfd; /* guests/<name>, lent by the overlay */
+	int dirfd;            /* guests/<name>, lent by the overlay */
+	int lock_fd;          /* of a spare: of its folder, until it is a guest's; else -1 */
+	struct cs_card *took; /* what a spare became; NULL: none, or none so far */
+	int event_fd;         /* of the spec; of a spare then who wants it */
 	int console_fd, exit_fd, control_fd, vsock_fd;
 	char vsock_path[64];
 };
@@ -60,12 +63,20 @@ static void go_first(void)
 		cs_write_full(fd, half, sizeof(half) - 1);
 }
 
+/* As `ps` shows it. */
+static void set_title(const char *guest)
+{
+	char title[16]; /* TASK_COMM_LEN */
+
+	snprintf(title, sizeof(title), "cs:%s", guest);
+	prctl(PR_SET_NAME, title);
+}
+
 /* The terminal may close, the session may end: the guest stays. */
 static void detach(const char *guest)
 {
 	static const int signals[] = { SIGINT, SIGTERM, SIGQUIT, SIGCHLD, SIGWINCH };
 	const struct rlimit none = { 0, 0 };
-	char title[16]; /* TASK_COMM_LEN */
 	sigset_t set;
 	int null_fd;
 
@@ -86,8 +97,7 @@ static void detach(const char *guest)
 		dup2(null_fd, fd);
 	if (null_fd > 2)
 		close(null_fd);
-	snprintf(title, sizeof(title), "cs:%s", guest);
-	prctl(PR_SET_NAME, title);
+	set_title(guest);
 }
 
 static _Noreturn void fail(struct monitor *m, const struct cs_err *err)
@@ -100,7 +110,7 @@ static _Noreturn void fail(struct monitor *m, const struct cs_err *err)
 	/* Less than PIPE_BUF: arrives whole or not at all. */
 	message[0] = 'E';
 	memcpy(message + 1, err, sizeof(*err));
-	cs_write_full(m->spec->event_fd, message, sizeof(message));
+	cs_write_full(m->event_fd, message, sizeof(message));
 	_exit(EXIT_FAILURE);
 }
 
@@ -132,6 +142,22 @@ static void take_long_turns(const struct cs_host_kvm *kvm)
 
 /* ---- the guest's folder -------------------------------------------------------------------- */
 
+/* A spare's folder has no card: it gets one when it has a name. */
+static int open_unnamed(struct monitor *m, struct cs_err *err)
+{
+	const struct cs_monitor_spec *spec = m->spec;
+	cs_auto(cs_fd_closep) int dirfd = -1;
+	int r;
+
+	r = cs_spare_make(spec->store, &dirfd, &m->lock_fd, err);
+	if (r == 0)
+		r = cs_overlay_open_unnamed(spec->store, spec->template, &m->card, dirfd,
+					    &m->overlay, err);
+	if (r == 0)
+		m->dirfd = cs_overlay_dirfd(m->overlay);
+	return r;
+}
+
 /* The card is entered before anything of the folder is touched: whoever starts a guest twice at
  * once ends here. */
 static int open_overlay(struct monitor *m, struct cs_err *err)
@@ -140,6 +166,8 @@ static int open_overlay(struct monitor *m, struct cs_err *err)
 	int r;
 
 	m->card = *spec->card;
+	if (spec->spare)
+		return open_unnamed(m, err);
 	snprintf(m->card.guest, sizeof(m->card.guest), "%s", spec->guest);
 	r = cs_card_start(spec->store, &m->card, getpid(), err);
 	if (r < 0)
@@ -227,6 +255,17 @@ static int lend_memory(struct monitor *m, struct cs_machine_spec *machine, struc
 	return 0;
 }
 
+/* A copy is the machine's to close; ours carries the words if something fails. */
+static int lend_events(const struct monitor *m, int *ret, struct cs_err *err)
+{
+	const int fd = fcntl(m->event_fd, F_DUPFD_CLOEXEC, 3);
+
+	if (fd < 0)
+		return cs_fail_errno(err, errno, "cannot copy a descriptor");
+	*ret = fd;
+	return 0;
+}
+
 static int build(struct monitor *m, struct cs_err *err)
 {
 	struct cs_machine_spec machine = {
@@ -241,6 +280,7 @@ static int build(struct monitor *m, struct cs_err *err)
 		.vsock_path = m->vsock_path,
 		.memory_fd = -1,
 		.agent = &m->agent,
+		.later = m->spec->spare,
 	};
 	int r;
 
@@ -269,10 +309,11 @@ static int build(struct monitor *m, struct cs_err *err)
 	r = lend_memory(m, &machine, err);
 	if (r < 0)
 		return r;
-	/* A copy is the machine's to close; ours carries the words if something fails. */
-	machine.event_fd = fcntl(m->spec->event_fd, F_DUPFD_CLOEXEC, 3);
-	if (machine.event_fd < 0)
-		return cs_fail_errno(err, errno, "cannot copy a descriptor");
+	machine.event_fd = -1;
+	if (!machine.later)
+		r = lend_events(m, &machine.event_fd, err);
+	if (r < 0)
+		return r;
 	r = cs_machine_create(&machine, &m->machine, err);
 	return r < 0 || !cs_overlay_parked(m->overlay) ? r : cs_overlay_woken(m->overlay, err);
 }
@@ -288,9 +329,41 @@ static void close_store(struct monitor *m)
 	close(cs_store_guests_fd(spec->store));
 	close(cs_store_dirfd(spec->store));
 	for (enum cs_part part = 0; part < CS_PART_MAX; part++) {
+		if (part == CS_PART_STATE && spec->spare)
+			continue; /* its machine is still to be made from that */
 		if (cs_template_view(spec->template, part, &view, NULL) == 0 && view.fd >= 0)
 			close(view.fd);
 	}
+}
+
+/* ---- a spare ------------------------------------------------------------------------------- */
+
+/* Wait for a name, and be that guest. What hears of it is the keeper's pipe at first, then the
+ * connection to who wants it, which becomes the machine's. */
+static int become_guest(struct monitor *m, uid_t uid, struct cs_err *err)
+{
+	struct cs_view state;
+	int fd, r;
+
+	cs_write_full(m->event_fd, "W", 1);
+	r = cs_spare_await(m->control_fd, m->event_fd, uid, &m->took, &fd, err);
+	if (r < 0)
+		return r;
+	cs_write_full(m->event_fd, "T", 1);
+	close(m->event_fd);
+	m->event_fd = fd;
+	cs_fd_closep(&m->lock_fd);
+	set_title(m->took->guest);
+	m->agent.hostname = m->took->guest;
+	m->agent.command = m->took->command;
+	m->agent.env = m->took->env;
+	r = cs_machine_go_on(m->machine, m->event_fd, err);
+	if (r < 0)
+		return r; /* it is still open, for the words */
+	m->event_fd = -1;
+	if (cs_template_view(m->spec->template, CS_PART_STATE, &state, NULL) == 0)
+		close(state.fd);
+	return 0;
 }
 
 static const char *reason(enum cs_stop why)
@@ -315,10 +388,7 @@ static _Noreturn void run(struct monitor *m)
 	enum cs_stop why = CS_STOP_CRASH;
 	int status = -1;
 
-	close(m->spec->event_fd);
-	/* What the way here took and gave back, of the filter's making most, is dirty memory that
-	 * each guest would keep. */
-	malloc_trim(0);
+	cs_fd_closep(&m->event_fd);
 	if (cs_machine_run(m->machine, &why, &status, &err) < 0 || err.code)
 		dprintf(STDERR_FILENO, "%s\n", err.text);
 	else if (why == CS_STOP_CRASH)
@@ -337,12 +407,15 @@ _Noreturn void cs_monitor_main(const struct cs_monitor_spec *spec)
 	struct monitor m = {
 		.spec = spec,
 		.dirfd = -1,
+		.lock_fd = -1,
+		.event_fd = spec->event_fd,
 		.console_fd = -1,
 		.exit_fd = -1,
 		.control_fd = -1,
 		.vsock_fd = -1,
 	};
-	struct cs_sandbox_spec sandbox = { .no_seccomp = SANITIZED };
+	struct cs_sandbox_spec sandbox = { .no_seccomp = SANITIZED, .restores = spec->spare };
+	const uid_t uid = geteuid();
 	struct cs_err err = { 0 };
 
 	detach(spec->guest);
@@ -353,9 +426,11 @@ _Noreturn void cs_monitor_main(const struct cs_monitor_spec *spec)
 			fail(&m, &err);
 	}
 	close_store(&m);
-	if (geteuid() == 0)
+	if (uid == 0)
 		sandbox.uid = CS_SANDBOX_UID_BASE + (uid_t)getpid();
 	if (cs_sandbox_enter(&sandbox, &err) < 0)
+		fail(&m, &err);
+	if (spec->spare && become_guest(&m, uid, &err) < 0)
 		fail(&m, &err);
 	run(&m);
 }

@@ -125,6 +125,7 @@ static int run_run(const struct cs_globals *globals, void *opts, struct cs_err *
 		.store = session.store,
 		.template = session.template,
 		.kvm = session.kvm,
+		.spares = session.spares,
 		.card = &session.card,
 		.prefix = o->name ? NULL : session.card.template,
 		.create = true,

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "cow/spare.h"
 #include "store/base/guest.h"
 #include "store/base/name.h"
 #include "store/base/num.h"
@@ -219,21 +220,31 @@ static void choose_machine(const struct cs_spawn_options *o, struct cs_spawn_ses
 	}
 }
 
+/* Machines that are there already (clearstore spare) have what is usual; and where there are not
+ * enough of them KVM is opened, and all are made: they are for those who cannot wait. */
+static void look_for_spares(const struct cs_spawn_options *o, struct cs_spawn_session *session)
+{
+	const struct cs_card *card = &session->card;
+
+	if (!o->no_spares && card->resume && !o->persist && !o->share_domain)
+		session->spares = cs_spare_count(session->store, card);
+	if (session->spares < session->count)
+		session->spares = 0;
+}
+
 static int fill_card(const struct cs_spawn_options *o, struct cs_spawn_session *session,
 		     struct cs_err *err)
 {
 	struct cs_card *card = &session->card;
 	struct cs_host_kvm_info host;
 
-	cs_host_kvm_info(session->kvm, &host);
-	if (host.max_vcpus && card->vcpus > host.max_vcpus)
+	if (session->kvm)
+		cs_host_kvm_info(session->kvm, &host);
+	if (session->kvm && host.max_vcpus && card->vcpus > host.max_vcpus)
 		return cs_fail(err, EINVAL, "vcpus '%s': this host's KVM gives a guest %u at most",
 			       o->vcpus, host.max_vcpus);
 	card->persist = o->persist;
 	card->run_init = o->init;
-	snprintf(card->template, sizeof(card->template), "%s", cs_template_name(session->template));
-	snprintf(card->version, sizeof(card->version), "%s",
-		 cs_template_version(session->template));
 	snprintf(card->share_domain, sizeof(card->share_domain), "%s",
 		 o->share_domain ? o->share_domain : "");
 	card->created = time(NULL);
@@ -267,7 +278,12 @@ int cs_spawn_open(const struct cs_globals *globals, const struct cs_spawn_option
 	if (r < 0)
 		return r;
 	choose_machine(o, &session);
-	r = cs_spawner_kvm_open(&session.kvm, err);
+	snprintf(session.card.template, sizeof(session.card.template), "%s",
+		 cs_template_name(session.template));
+	snprintf(session.card.version, sizeof(session.card.version), "%s",
+		 cs_template_version(session.template));
+	look_for_spares(o, &session);
+	r = session.spares ? 0 : cs_spawner_kvm_open(&session.kvm, err);
 	if (r < 0)
 		return r;
 	r = fill_card(o, &session, err);
@@ -383,6 +399,7 @@ static int run_spawn(const struct cs_globals *globals, void *options, struct cs_
 		.store = session.store,
 		.template = session.template,
 		.kvm = session.kvm,
+		.spares = session.spares,
 		.card = &session.card,
 		.prefix = o->name ? NULL : session.card.template,
 		.create = true,

@@ -6,16 +6,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/pidfd.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cow/life.h"
 #include "cow/overlay.h"
+#include "cow/spare.h"
 #include "store/base/io.h"
 #include "store/base/num.h"
 #include "store/base/own.h"
@@ -57,49 +61,6 @@ static int raise_fd(int *fd, struct cs_err *err)
 	return 0;
 }
 
-/* ---- names --------------------------------------------------------------------------------- */
-
-static int next_name(struct cs_spawner *s, struct cs_spawn_guest *guest, struct cs_err *err)
-{
-	while (s->number < 10000000) {
-		s->number++;
-		if ((size_t)snprintf(guest->name, sizeof(guest->name), "%s-%u", s->prefix,
-				     s->number) >= sizeof(guest->name))
-			break;
-		if (cs_missing_at(cs_store_guests_fd(s->store), guest->name))
-			return 0;
-	}
-	return cs_fail(err, EEXIST, "no free name for a guest of '%s' (try --name)", s->prefix);
-}
-
-/* All names before the first fork: one that is taken must not leave half of the others behind. */
-int cs_spawner_names(struct cs_spawner *s, const char *name, struct cs_err *err)
-{
-	int r;
-
-	for (size_t i = 0; i < s->n; i++) {
-		struct cs_spawn_guest *guest = &s->guests[i];
-
-		if (!name) {
-			r = next_name(s, guest, err);
-			if (r < 0)
-				return r;
-			continue;
-		}
-		if (s->n == 1)
-			snprintf(guest->name, sizeof(guest->name), "%s", name);
-		else
-			snprintf(guest->name, sizeof(guest->name), "%s-%zu", name, i + 1);
-		if (!cs_missing_at(cs_store_guests_fd(s->store), guest->name))
-			return cs_fail(
-				err, EEXIST,
-				"guest '%s': there is one (try another --name, or clearstore "
-				"remove %s)",
-				guest->name, guest->name);
-	}
-	return 0;
-}
-
 /* ---- one guest ----------------------------------------------------------------------------- */
 
 static _Noreturn void become_monitor(const struct cs_spawner *s, const struct cs_spawn_guest *guest,
@@ -129,7 +90,7 @@ static int create_guest(struct cs_spawner *s, struct cs_spawn_guest *guest, stru
 	do {
 		snprintf(card.guest, sizeof(card.guest), "%s", guest->name);
 		r = cs_overlay_create(s->store, s->template, &card, err);
-	} while (r == -EEXIST && s->prefix && next_name(s, guest, err) == 0);
+	} while (r == -EEXIST && s->prefix && cs_spawner_next_name(s, guest, err) == 0);
 	if (r < 0)
 		return r;
 	guest->created = true;
@@ -169,16 +130,79 @@ static int fork_guest(struct cs_spawner *s, struct cs_spawn_guest *guest, struct
 	return 0;
 }
 
+/* Take a machine that is there already. -ENOENT: there is none (any more). */
+static int take_spare(struct cs_spawner *s, struct cs_spawn_guest *guest, struct cs_err *err)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.u32 = (uint32_t)(guest - s->guests) };
+	cs_auto(cs_fd_closep) int fd = -1;
+	struct cs_card card = *s->card;
+	pid_t pid;
+	int r;
+
+	do {
+		snprintf(card.guest, sizeof(card.guest), "%s", guest->name);
+		r = cs_spare_take(s->store, s->template, &card, &pid, &fd, err);
+	} while (r == -EEXIST && s->prefix && cs_spawner_next_name(s, guest, err) == 0);
+	if (r < 0)
+		return r;
+	guest->created = guest->taken = true;
+	guest->pid = pid;
+	guest->state = CS_SPAWN_STARTED;
+	r = raise_fd(&fd, err);
+	if (r < 0)
+		return r;
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
+		return cs_fail_errno(err, errno, "cannot watch a connection");
+	guest->event_fd = cs_steal_fd(&fd);
+	return 0;
+}
+
+/* With spares at hand the host's KVM was not opened. */
+static int need_kvm(struct cs_spawner *s, struct cs_err *err)
+{
+	int r;
+
+	if (s->kvm)
+		return 0;
+	r = cs_spawner_kvm_open(&s->own_kvm, err);
+	s->kvm = s->own_kvm;
+	return r;
+}
+
 static int start_guest(struct cs_spawner *s, struct cs_spawn_guest *guest, struct cs_err *err)
 {
 	int r;
 
+	if (s->spares) {
+		s->spares--;
+		r = take_spare(s, guest, err);
+		if (r != -ENOENT)
+			return r;
+		s->spares = 0;
+	}
+	r = need_kvm(s, err);
+	if (r < 0)
+		return r;
 	if (s->create) {
 		r = create_guest(s, guest, err);
 		if (r < 0)
 			return r;
 	}
 	return fork_guest(s, guest, err);
+}
+
+/* Wait for the end of a monitor: our child, or one that was a spare and is its keeper's. */
+static void await_end(struct cs_spawn_guest *guest)
+{
+	cs_auto(cs_fd_closep) int fd = guest->taken ? pidfd_open(guest->pid, 0) : -1;
+	struct pollfd item = { .fd = fd, .events = POLLIN };
+
+	while (guest->taken && fd >= 0 && poll(&item, 1, -1) < 0 && errno == EINTR)
+		;
+	while (!guest->taken && waitpid(guest->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	guest->pid = 0;
 }
 
 void cs_spawner_take_back(struct cs_store *store, struct cs_spawn_guest *guest)
@@ -189,9 +213,7 @@ void cs_spawner_take_back(struct cs_store *store, struct cs_spawn_guest *guest)
 	guest->state = CS_SPAWN_FAILED;
 	if (guest->pid > 0) {
 		kill(guest->pid, SIGKILL);
-		while (waitpid(guest->pid, NULL, 0) < 0 && errno == EINTR)
-			;
-		guest->pid = 0;
+		await_end(guest);
 	}
 	if (guest->created && cs_overlay_remove(store, guest->name, &err) < 0)
 		cs_cmd_complain(&err);
@@ -242,10 +264,9 @@ static bool boot_instead(struct cs_spawner *s, struct cs_spawn_guest *guest,
 			s->card->template, why->text);
 	s->cold = true;
 	unlisten(s, guest);
-	while (waitpid(guest->pid, NULL, 0) < 0 && errno == EINTR)
-		;
-	guest->pid = 0;
-	if (fork_guest(s, guest, &again) < 0)
+	await_end(guest);
+	guest->taken = false;
+	if (need_kvm(s, &again) < 0 || fork_guest(s, guest, &again) < 0)
 		failed(s, guest, &again);
 	return true;
 }
@@ -299,9 +320,7 @@ static void ended(struct cs_spawner *s, struct cs_spawn_guest *guest)
 		return;
 	}
 	/* The monitor's last words come before its end; from then on its pid may be another's. */
-	while (waitpid(guest->pid, NULL, 0) < 0 && errno == EINTR)
-		;
-	guest->pid = 0;
+	await_end(guest);
 	words = last_words(s, guest);
 	if (!s->failed)
 		cs_fail(&s->first, EIO,
@@ -431,6 +450,7 @@ static void close_spawner(struct cs_spawner *s)
 	cs_fd_closep(&s->lock_fd);
 	cs_fd_closep(&s->signal_fd);
 	cs_fd_closep(&s->epoll_fd);
+	cs_host_kvm_freep(&s->own_kvm);
 }
 
 /* How many threads of this host run or want to, now (proc(5), loadavg); 0: it does not tell. */
@@ -463,6 +483,8 @@ static void keep_pace(struct cs_spawner *s)
 
 	while (s->started - s->settled >= at_once && !s->interrupted)
 		await(s);
+	if (!s->kvm)
+		return; /* what is there already is no crowd */
 	cs_host_kvm_info(s->kvm, &host);
 	if (host.standard || s->started < CROWD_PER_CPU * cpus)
 		return;

@@ -26,6 +26,10 @@ struct cs_monitor_spec {
 	const char *guest;          /* its name: card->guest need not be filled */
 	int event_fd; /* told 'R', 'A' (vmm/machine.h), or 'E' and a struct cs_err; becomes the
 	   monitor's */
+	/* It is nobody's guest yet (cow/spare.h), like (card), with (guest) for a title: (event_fd)
+	 * is told 'W' when it waits, 'T' when it was taken; or 'E'. When its reader is gone, it
+	 * ends. */
+	bool spare;
 };
 
 /* Become the monitor of a guest that exists: cut loose from terminal and session, enter the card,
@@ -47,6 +51,7 @@ struct cs_spawn_guest {
 	char name[64];
 	enum cs_spawn_state state;
 	bool created; /* its overlay is ours: removed when it fails */
+	bool taken;   /* it was a spare: no child of ours */
 	pid_t pid;
 	int event_fd;                  /* private */
 	uint64_t running_us, ready_us; /* since cs_spawner_run() began; 0: not yet */
@@ -56,17 +61,19 @@ struct cs_spawner {
 	/* what the caller fills in; all lent */
 	struct cs_store *store;
 	const struct cs_template *template;
-	const struct cs_host_kvm *kvm;
-	const struct cs_card *card; /* what all are like */
-	const char *prefix;         /* names are free numbers behind it. NULL: as given */
-	bool create;                /* make the overlays; false: they are there (start) */
-	bool wait;                  /* until ready, not only running */
+	const struct cs_host_kvm *kvm; /* NULL: opened when it is needed */
+	size_t spares;                 /* so many guests may be spares (cow/spare.h) */
+	const struct cs_card *card;    /* what all are like */
+	const char *prefix;            /* names are free numbers behind it. NULL: as given */
+	bool create;                   /* make the overlays; false: they are there (start) */
+	bool wait;                     /* until ready, not only running */
 	uint64_t timeout_ms; /* what has not settled by then is taken back; 0: wait for ever; at
 				most INT_MAX */
 	struct cs_spawn_guest *guests;
 	size_t n;
 	/* private */
 	int epoll_fd, signal_fd, lock_fd;
+	struct cs_host_kvm *own_kvm;
 	uint64_t begun_us, shown_us;
 	size_t started, settled, failed;
 	unsigned number; /* last one tried behind (prefix) */
@@ -91,6 +98,11 @@ int cs_spawner_run(struct cs_spawner *spawner, struct cs_err *err);
  * when any is taken. (name) NULL: free numbers behind spawner->prefix. */
 int cs_spawner_names(struct cs_spawner *spawner, const char *name, struct cs_err *err);
 
+/* The next free number behind spawner->prefix becomes the name of (guest). -EEXIST: none is free.
+ */
+int cs_spawner_next_name(struct cs_spawner *spawner, struct cs_spawn_guest *guest,
+			 struct cs_err *err);
+
 /* Kill the monitor of a guest that this process started, and delete the guest if this process made
  * it. */
 void cs_spawner_take_back(struct cs_store *store, struct cs_spawn_guest *guest);
@@ -107,6 +119,7 @@ struct cs_spawn_options {
 		*share_domain, *disk;
 	struct cs_words env;
 	bool persist, init, wait, tty, cold, overcommit;
+	bool no_spares; /* make them, also where there are some to be had */
 	char **command; /* NULL-ended; NULL: none */
 };
 
@@ -120,7 +133,8 @@ struct cs_spawn_session {
 	struct cs_template *template;
 	struct cs_host_kvm *kvm;
 	struct cs_card card;
-	size_t count; /* of --count; 1 without */
+	size_t count;  /* of --count; 1 without */
+	size_t spares; /* on offer for such guests, if those are enough; then (kvm) is NULL */
 };
 
 /* Check the options, open store, template and KVM, fill the card. */

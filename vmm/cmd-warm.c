@@ -198,6 +198,7 @@ static int prepare(const struct cs_globals *globals, struct warm *warm, struct c
 	if (r < 0)
 		return r;
 	warm->timeout_ms = seconds * 1000;
+	o->no_spares = true;
 	r = cs_spawn_open(globals, o, &warm->session, err);
 	if (r < 0)
 		return r;

@@ -41,7 +41,7 @@ extern const struct cs_command_group cs_command_table[];
 
 extern const struct cs_command cs_cmd_init, cs_cmd_template, cs_cmd_store, cs_cmd_df, cs_cmd_pmem,
 	cs_cmd_scrub, cs_cmd_doctor;
-extern const struct cs_command cs_cmd_spawn, cs_cmd_run, cs_cmd_start, cs_cmd_restart;
+extern const struct cs_command cs_cmd_spawn, cs_cmd_run, cs_cmd_spare, cs_cmd_start, cs_cmd_restart;
 extern const struct cs_command cs_cmd_list, cs_cmd_show, cs_cmd_ping, cs_cmd_stop, cs_cmd_kill;
 extern const struct cs_command cs_cmd_remove, cs_cmd_pause, cs_cmd_resume, cs_cmd_save_guest;
 extern const struct cs_command cs_cmd_balloon, cs_cmd_fold, cs_cmd_park, cs_cmd_activate;

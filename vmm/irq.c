@@ -181,3 +181,28 @@ const unsigned long *cs_vm_run_ioctls(size_t *ret_n)
 	*ret_n = sizeof(list) / sizeof(list[0]);
 	return list;
 }
+
+const unsigned long *cs_vm_restore_ioctls(size_t *ret_n)
+{
+	static const unsigned long list[] = {
+		/* vcpu-state.c */
+		KVM_SET_CPUID2,
+		KVM_SET_TSC_KHZ,
+		KVM_SET_SREGS,
+		KVM_SET_XCRS,
+		KVM_SET_XSAVE,
+		KVM_SET_FPU,
+		KVM_SET_DEBUGREGS,
+		KVM_SET_LAPIC,
+		KVM_SET_MSRS,
+		KVM_SET_MP_STATE,
+		/* cs_vm_state() */
+		KVM_SET_IRQCHIP,
+		KVM_CREATE_PIT2,
+		KVM_SET_PIT2,
+		KVM_SET_CLOCK,
+	};
+
+	*ret_n = sizeof(list) / sizeof(list[0]);
+	return list;
+}

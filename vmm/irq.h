@@ -37,3 +37,6 @@ uint64_t cs_vm_clock(int vm_fd);
 
 /* The ioctls a running machine still needs, also to be saved; for the sandbox. */
 const unsigned long *cs_vm_run_ioctls(size_t *ret_n);
+
+/* Those that a machine is restored by, besides. */
+const unsigned long *cs_vm_restore_ioctls(size_t *ret_n);

@@ -2,6 +2,7 @@
 #include "vmm/machine.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -288,8 +289,17 @@ static int boot_or_restore(struct cs_machine *machine, struct cs_err *err)
 {
 	/* What is restored may be saved again. */
 	machine->pagemap_fd = cs_pagemap_open();
+	if (machine->spec.later)
+		return 0;
 	return machine->spec.boot->state_fd >= 0 ? cs_machine_restore(machine, err)
 						 : boot(machine, err);
+}
+
+int cs_machine_go_on(struct cs_machine *machine, int event_fd, struct cs_err *err)
+{
+	cs_fd_closep(&machine->event_fd);
+	machine->event_fd = event_fd;
+	return cs_machine_restore(machine, err);
 }
 
 static struct cs_machine *new_machine(const struct cs_machine_spec *spec)
@@ -364,6 +374,9 @@ int cs_machine_run(struct cs_machine *machine, enum cs_stop *ret, int *ret_statu
 
 	for (unsigned i = 0; i < machine->spec.vcpus && r == 0; i++)
 		r = cs_vcpu_start(machine->vcpu[i].vcpu, err);
+	/* What the way here took and gave back, of the sandbox's filter most, is dirty memory that
+	 * each guest would keep. While the first vCPU sets out. */
+	malloc_trim(0);
 	if (r == 0)
 		r = cs_loop_run(machine->loop, err);
 	join_vcpus(machine);

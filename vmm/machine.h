@@ -48,6 +48,7 @@ struct cs_machine_spec {
 	 * the first KVM_RUN entered, 'A' when the agent is ready; the descriptor is closed behind
 	 * 'A' or when the machine ends. */
 	int event_fd;
+	bool later; /* do not go on from boot->state_fd yet: cs_machine_go_on() will */
 };
 
 enum cs_stop {
@@ -65,6 +66,10 @@ struct cs_machine;
  * this host, machine or version, which may boot instead; -EBADMSG: the state is broken. */
 int cs_machine_create(const struct cs_machine_spec *spec, struct cs_machine **ret,
 		      struct cs_err *err);
+
+/* A machine made (later) goes on from its state now, which is whole until then: (agent) says by now
+ * who it is. (event_fd), as in the spec, becomes the machine's, also on failure. */
+int cs_machine_go_on(struct cs_machine *machine, int event_fd, struct cs_err *err);
 
 /* Serve until the guest ends. Call cs_sandbox_enter() before. *ret_status: exit status of COMMAND,
  * -1: it has none. */

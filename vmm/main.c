@@ -19,7 +19,8 @@
 static const struct cs_command *const store_commands[] = {
 	&cs_cmd_init, &cs_cmd_template, &cs_cmd_store, &cs_cmd_df, &cs_cmd_pmem, &cs_cmd_scrub, NULL
 };
-static const struct cs_command *const spawn_commands[] = { &cs_cmd_spawn, &cs_cmd_run, NULL };
+static const struct cs_command *const spawn_commands[] = { &cs_cmd_spawn, &cs_cmd_run,
+							   &cs_cmd_spare, NULL };
 static const struct cs_command *const guest_commands[] = {
 	&cs_cmd_list,
 	&cs_cmd_show,

@@ -126,6 +126,18 @@ static int allow_clones(scmp_filter_ctx filter)
 	return r;
 }
 
+/* What a machine is restored by, and the name by which `ps` shows a process. */
+static int allow_restore(scmp_filter_ctx filter)
+{
+	size_t n;
+	const unsigned long *request = cs_vm_restore_ioctls(&n);
+	int r = allow_ioctls(filter, request, n);
+
+	return r ? r
+		 : seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
+				    SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
+}
+
 /* Allowed with these arguments only. */
 static int allow_narrow(scmp_filter_ctx filter)
 {
@@ -167,7 +179,7 @@ static int allow_narrow(scmp_filter_ctx filter)
 	return r;
 }
 
-static int install_filter(struct cs_err *err)
+static int install_filter(const struct cs_sandbox_spec *spec, struct cs_err *err)
 {
 	cs_auto(seccomp_releasep) scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int r;
@@ -179,6 +191,8 @@ static int install_filter(struct cs_err *err)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed[i], 0);
 	if (r == 0)
 		r = allow_narrow(filter);
+	if (r == 0 && spec->restores)
+		r = allow_restore(filter);
 	if (r == 0)
 		r = seccomp_load(filter);
 	return r ? cs_fail_errno(err, r, "sandbox: cannot install the system call filter") : 0;
@@ -207,5 +221,5 @@ int cs_sandbox_enter(const struct cs_sandbox_spec *spec, struct cs_err *err)
 	 * its own descriptors. */
 	if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return cs_fail_errno(err, errno, "sandbox: cannot give up new privileges");
-	return spec->no_seccomp ? 0 : install_filter(err);
+	return spec->no_seccomp ? 0 : install_filter(spec, err);
 }

@@ -10,6 +10,7 @@
 struct cs_sandbox_spec {
 	uid_t uid;       /* become this user and group; 0: stay who we are (not started by root) */
 	bool no_seccomp; /* for debugging only */
+	bool restores;   /* its machine is still to go on from its state, and it to get a name */
 };
 
 /* Drop supplementary groups, gid, uid and all capabilities, set no_new_privs, then install the
