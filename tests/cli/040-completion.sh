@@ -22,7 +22,7 @@ completes() {
 	_clearstore || true
 	printf '%s\n' "${COMPREPLY[*]}"
 }
-is "a command" spawn "$(completes spa)"
+is "a command" spawn "$(completes spaw)"
 is "a group's member" 'add' "$(completes template ad)"
 is "an option of all" --json "$(completes --js)"
 is "an option" --memory "$(completes spawn debian --mem)"
