@@ -230,11 +230,7 @@ static void fill_head(struct cs_report *report, const struct cs_template *t)
 	cs_report_text(report, "lies_at",
 		       manifest->part[CS_PART_ROOT].where[0] ? manifest->part[CS_PART_ROOT].where
 							     : NULL);
-	if (manifest->saved.present)
-		cs_report_text(report, "memory_merges",
-			       manifest->part[CS_PART_MEMORY].media == CS_MEDIA_FSDAX
-				       ? "no: KSM does not look at memory that is on DAX"
-				       : "yes: what guests have written is open to KSM");
+	cs_report_text(report, "memory_merges", cs_manifest_merges(manifest));
 	cs_report_number(report, "guarded", cs_template_guarded(t));
 	cs_report_text(
 		report, "integrity",

@@ -481,6 +481,19 @@ int cs_manifest_save(int dirfd, const struct cs_manifest *manifest, struct cs_er
 	return cs_publish_at(dirfd, CS_MANIFEST_FILE, 0444, text, strlen(text), err);
 }
 
+/* Pages of a file are never merged, whatever it lies on; what a guest has written is a copy of its
+ * own. Of those KSM looks at none in a mapping of DAX, and madvise() says nothing of it: Linux 6.12
+ * mm/ksm.c, vma_ksm_compatible(). */
+const char *cs_manifest_merges(const struct cs_manifest *manifest)
+{
+	if (!manifest->saved.present)
+		return NULL;
+	if (manifest->part[CS_PART_MEMORY].media != CS_MEDIA_FILE)
+		return "no: the memory lies on DAX, where KSM looks at nothing, what guests have "
+		       "written there included";
+	return "yes: what guests have written is open to KSM";
+}
+
 struct cs_manifest *cs_manifest_copy(const struct cs_manifest *manifest)
 {
 	struct cs_manifest *copy = malloc(sizeof(*copy));

@@ -80,6 +80,10 @@ int cs_manifest_format(const struct cs_manifest *manifest, char **ret, struct cs
  * refuse, as a control character. */
 int cs_manifest_save(int dirfd, const struct cs_manifest *manifest, struct cs_err *err);
 
+/* What KSM can merge of the guests that are resumed from (manifest)'s saved machine, in words that
+ * begin with "yes" or "no"; NULL: there is none. */
+const char *cs_manifest_merges(const struct cs_manifest *manifest);
+
 struct cs_manifest *cs_manifest_copy(const struct cs_manifest *manifest); /* NULL: out of memory */
 struct cs_manifest *cs_manifest_free(struct cs_manifest *manifest);
 CS_DEFINE_AUTO(cs_manifest);

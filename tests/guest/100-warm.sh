@@ -24,6 +24,7 @@ claim "template warm boots, waits until it is ready, and saves" \
 	cs template warm "$me" --run 'echo begun >/tmp/begun; exec sleep 100000' --ready-cmd 'test -e /tmp/begun'
 is "it is a new version" 2 "$(cs template show "$me" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["version"])')"
 claim "which is whole" cs template verify "$me"
+claim "and says what of its guests' memory merges" grep -q '"memory_merges": "yes: ' <<<"$(cs template show "$me" --json)"
 is "no guest is left of it" "" "$(find "$store/guests" -mindepth 1 -maxdepth 1 -name 'warm-*' -printf '%f\n')"
 
 # ---- clones

@@ -98,6 +98,31 @@ static void test_saved(void **state)
 	free(text);
 }
 
+/* Of a saved machine on DAX nothing is ever merged; without one there is nothing to say. */
+static void test_merges(void **state)
+{
+	static const struct {
+		enum cs_media media;
+		const char *begins;
+	} rows[] = {
+		{ CS_MEDIA_FILE, "yes: " },
+		{ CS_MEDIA_FSDAX, "no: " },
+		{ CS_MEDIA_DEVDAX, "no: " },
+	};
+	struct cs_manifest with = sample;
+
+	(void)state;
+	/* where the root lies does not matter: it is never written to */
+	with.part[CS_PART_ROOT].media = CS_MEDIA_FSDAX;
+	assert_null(cs_manifest_merges(&with));
+	with.saved.present = true;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		with.part[CS_PART_MEMORY].media = rows[i].media;
+		assert_ptr_equal(strstr(cs_manifest_merges(&with), rows[i].begins),
+				 cs_manifest_merges(&with));
+	}
+}
+
 /* What could not be read again is not written. */
 static void test_unwritable(void **state)
 {
@@ -254,6 +279,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_there_and_back, scratch_make, scratch_remove),
 		cmocka_unit_test(test_saved),
+		cmocka_unit_test(test_merges),
 		cmocka_unit_test_setup_teardown(test_unwritable, scratch_make, scratch_remove),
 		cmocka_unit_test_setup_teardown(test_missing, scratch_make, scratch_remove),
 		cmocka_unit_test(test_refused),
