@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,6 +17,11 @@
  * many for each thread, and no more of them than that. */
 #define SHARE       64
 #define THREADS_MAX 4
+
+/* What is looked at goes on in batches, and so many of them ahead: a template is 6 KiB, and to
+ * touch new memory for each of a thousand takes longer than to parse it. */
+#define BATCH 16
+#define AHEAD ((size_t)2 * THREADS_MAX)
 
 static int by_version(const struct dirent **a, const struct dirent **b)
 {
@@ -56,7 +60,6 @@ int cs_template_names(struct cs_store *store, int (*fn)(const char *name, void *
 }
 
 struct look {
-	struct dirent *name;
 	struct cs_template *t; /* NULL: see (broken) */
 	struct cs_err broken;
 };
@@ -64,74 +67,165 @@ struct look {
 struct walk {
 	struct cs_store *store;
 	bool quarantine; /* is any version in it? */
-	struct look *look;
-	size_t n;
-	atomic_size_t next; /* nobody has taken it so far */
+	struct dirent **name;
+	size_t n, batches;
+	struct look (*look)[BATCH]; /* of batch i: [i % AHEAD] */
+	pthread_t helper[THREADS_MAX];
+	size_t helpers;
+	/* below: under the lock */
+	pthread_mutex_t lock;
+	pthread_cond_t moved;
+	size_t next,
+		told; /* batches: nobody has taken it so far; it and its place are free again */
+	bool looked[AHEAD], quit;
 };
 
-static void *look_on(void *arg)
+static size_t batch_end(const struct walk *walk, size_t batch)
 {
-	struct walk *walk = arg;
-	size_t i;
+	return (batch + 1) * BATCH < walk->n ? (batch + 1) * BATCH : walk->n;
+}
 
-	while ((i = atomic_fetch_add(&walk->next, 1)) < walk->n) {
-		struct look *look = &walk->look[i];
+static void look_at(const struct walk *walk, size_t batch)
+{
+	struct look *look = walk->look[batch % AHEAD];
 
-		cs_template_look(walk->store, look->name->d_name, walk->quarantine, &look->t,
+	for (size_t i = batch * BATCH; i < batch_end(walk, batch); i++, look++) {
+		look->t = NULL;
+		look->broken.code = 0;
+		cs_template_look(walk->store, walk->name[i]->d_name, walk->quarantine, &look->t,
 				 &look->broken);
 	}
+}
+
+/* Under the lock: take the next batch if there is a place for it, and look at it without. */
+static bool take_batch(struct walk *walk)
+{
+	const size_t batch = walk->next;
+
+	if (walk->quit || batch == walk->batches || batch - walk->told >= AHEAD)
+		return false;
+	walk->next++;
+	pthread_mutex_unlock(&walk->lock);
+	look_at(walk, batch);
+	pthread_mutex_lock(&walk->lock);
+	walk->looked[batch % AHEAD] = true;
+	pthread_cond_broadcast(&walk->moved);
+	return true;
+}
+
+static void *help(void *arg)
+{
+	struct walk *walk = arg;
+
+	pthread_mutex_lock(&walk->lock);
+	while (!walk->quit && walk->next < walk->batches) {
+		if (!take_batch(walk))
+			pthread_cond_wait(&walk->moved, &walk->lock);
+	}
+	pthread_mutex_unlock(&walk->lock);
 	return NULL;
 }
 
-/* With the help of as many threads as are worth it and can be had. */
-static void look_at_all(struct walk *walk)
+/* As many threads as are worth it and can be had. */
+static void start_helpers(struct walk *walk)
 {
 	const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	size_t helpers = 0, most = walk->n / SHARE;
-	pthread_t helper[THREADS_MAX];
+	size_t most = walk->n / SHARE;
 
 	if (most > THREADS_MAX)
 		most = THREADS_MAX;
 	if (cpus > 0 && most > (size_t)cpus)
 		most = (size_t)cpus;
-	while (helpers + 1 < most && pthread_create(&helper[helpers], NULL, look_on, walk) == 0)
-		helpers++;
-	look_on(walk);
-	while (helpers)
-		pthread_join(helper[--helpers], NULL);
+	while (walk->helpers + 1 < most &&
+	       pthread_create(&walk->helper[walk->helpers], NULL, help, walk) == 0)
+		walk->helpers++;
+}
+
+/* When the batch that is told next has been looked at, by whomever. */
+static void wait_for(struct walk *walk, size_t batch)
+{
+	pthread_mutex_lock(&walk->lock);
+	while (!walk->looked[batch % AHEAD]) {
+		if (!take_batch(walk))
+			pthread_cond_wait(&walk->moved, &walk->lock);
+	}
+	pthread_mutex_unlock(&walk->lock);
+}
+
+/* Its place is another's. */
+static void forget(struct walk *walk, size_t batch)
+{
+	pthread_mutex_lock(&walk->lock);
+	walk->looked[batch % AHEAD] = false;
+	walk->told = batch + 1;
+	pthread_cond_broadcast(&walk->moved);
+	pthread_mutex_unlock(&walk->lock);
+}
+
+static void stop_helpers(struct walk *walk)
+{
+	pthread_mutex_lock(&walk->lock);
+	walk->quit = true;
+	pthread_cond_broadcast(&walk->moved);
+	pthread_mutex_unlock(&walk->lock);
+	while (walk->helpers)
+		pthread_join(walk->helper[--walk->helpers], NULL);
+}
+
+/* In order; (r) is what was told of those before. */
+static int tell(struct walk *walk, size_t batch, cs_template_fn fn, void *arg, int r)
+{
+	struct look *look = walk->look[batch % AHEAD];
+
+	for (size_t i = batch * BATCH; i < batch_end(walk, batch); i++, look++) {
+		const char *name = walk->name[i]->d_name;
+
+		/* It may be gone since it was listed. */
+		if (r == 0 && (look->t || look->broken.code != ENOENT ||
+			       !cs_missing_at(cs_store_templates_fd(walk->store), name)))
+			r = fn(name, look->t, look->t ? NULL : &look->broken, arg);
+		look->t = cs_template_free(look->t);
+	}
+	return r;
+}
+
+static int walk_all(struct walk *walk, cs_template_fn fn, void *arg)
+{
+	int r = 0;
+
+	pthread_mutex_init(&walk->lock, NULL);
+	pthread_cond_init(&walk->moved, NULL);
+	start_helpers(walk);
+	for (size_t batch = 0; batch < walk->batches && r == 0; batch++) {
+		wait_for(walk, batch);
+		r = tell(walk, batch, fn, arg, r);
+		forget(walk, batch);
+	}
+	stop_helpers(walk);
+	/* what was looked at ahead of one that ended it */
+	for (size_t batch = walk->told; batch < walk->next; batch++)
+		tell(walk, batch, fn, arg, -ECANCELED);
+	pthread_cond_destroy(&walk->moved);
+	pthread_mutex_destroy(&walk->lock);
+	return r;
 }
 
 int cs_template_each(struct cs_store *store, cs_template_fn fn, void *arg, struct cs_err *err)
 {
 	struct walk walk = { .store = store, .quarantine = cs_quarantine_any(store) };
-	struct dirent **names;
-	const int n = scan(store, &names, err);
-	int r = 0;
+	const int n = scan(store, &walk.name, err);
+	int r;
 
 	if (n < 0)
 		return n;
 	walk.n = (size_t)n;
-	walk.look = calloc(walk.n ? walk.n : 1, sizeof(*walk.look));
-	for (size_t i = 0; i < walk.n && walk.look; i++)
-		walk.look[i].name = names[i];
-	if (walk.look)
-		look_at_all(&walk);
-	else
-		r = cs_fail_errno(err, ENOMEM, "cannot list the templates");
-
-	for (size_t i = 0; i < walk.n; i++) {
-		struct look *look = walk.look ? &walk.look[i] : NULL;
-		const char *name = names[i]->d_name;
-
-		/* It may be gone since it was listed. */
-		if (r == 0 && (look->t || look->broken.code != ENOENT ||
-			       !cs_missing_at(cs_store_templates_fd(store), name)))
-			r = fn(name, look->t, look->t ? NULL : &look->broken, arg);
-		if (look)
-			cs_template_free(look->t);
-		free(names[i]);
-	}
+	walk.batches = (walk.n + BATCH - 1) / BATCH;
+	walk.look = calloc(AHEAD, sizeof(*walk.look));
+	r = walk.look ? walk_all(&walk, fn, arg)
+		      : cs_fail_errno(err, ENOMEM, "cannot list the templates");
+	for (size_t i = 0; i < walk.n; i++)
+		free(walk.name[i]);
 	free(walk.look);
-	free(names);
+	free(walk.name);
 	return r;
 }

@@ -262,6 +262,52 @@ static void test_each(void **state)
 	assert_int_equal(cs_template_each(f->store, note, seen, NULL), 7);
 }
 
+#define MANY 700
+
+struct visits {
+	int n, whole, stop_at;
+};
+
+static int visit(const char *name, const struct cs_template *t, const struct cs_err *broken,
+		 void *arg)
+{
+	struct visits *visits = arg;
+	char wanted[16];
+
+	snprintf(wanted, sizeof(wanted), "m-%d", visits->n);
+	assert_string_equal(name, wanted);
+	assert_true(!t == !!broken);
+	if (t)
+		assert_string_equal(cs_template_name(t), wanted);
+	visits->whole += !!t;
+	return visits->n++ == visits->stop_at ? 9 : 0;
+}
+
+/* More than are looked at ahead, by several threads: each once, in order, to where it is ended. */
+static void test_each_of_many(void **state)
+{
+	static const int stops[] = { 0, 1, 15, 16, 300, MANY - 1 };
+	struct fixture *f = *state;
+	struct visits visits = { .stop_at = -1 };
+	char name[16];
+
+	for (int i = 0; i < MANY; i++) {
+		snprintf(name, sizeof(name), "m-%d", i);
+		if (i % 50 == 7)
+			add(f, name);
+		else
+			assert_int_equal(mkdirat(cs_store_templates_fd(f->store), name, 0700), 0);
+	}
+	assert_int_equal(cs_template_each(f->store, visit, &visits, NULL), 0);
+	assert_int_equal(visits.n, MANY);
+	assert_int_equal(visits.whole, MANY / 50);
+	for (size_t i = 0; i < sizeof(stops) / sizeof(stops[0]); i++) {
+		visits = (struct visits){ .stop_at = stops[i] };
+		assert_int_equal(cs_template_each(f->store, visit, &visits, NULL), 9);
+		assert_int_equal(visits.n, stops[i] + 1);
+	}
+}
+
 static void check_each(struct fixture *f, const char *wanted)
 {
 	char seen[200] = "";
@@ -378,6 +424,8 @@ int main(void)
 						fixture_remove),
 		cmocka_unit_test_setup_teardown(test_verify, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_each, fixture_in_folder, fixture_remove),
+		cmocka_unit_test_setup_teardown(test_each_of_many, fixture_in_folder,
+						fixture_remove),
 		cmocka_unit_test_setup_teardown(test_each_finds, fixture_in_folder, fixture_remove),
 		cmocka_unit_test_setup_teardown(test_remove, fixture_in_folder, fixture_remove),
 	};
