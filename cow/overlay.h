@@ -62,7 +62,8 @@ int cs_overlay_remove(struct cs_store *store, const char *guest, struct cs_err *
 /* Sweep what dead guests left: stale sockets, half-made and half-deleted folders, `run` guests
  * whose owner died (killed by pid and start time, then removed; while the owner lives they are its
  * business). Every command calls it: it costs a directory entry and a system call for each running
- * guest, and one look at every guest after a boot of the host. Never waits for others. What fails
+ * guest, and one look at every guest after a boot of the host. With more than 64 guests it does
+ * nothing when another command did it in the second before. Never waits for others. What fails
  * does not keep the rest from being swept; the first failure is returned. */
 int cs_overlay_sweep(struct cs_store *store, struct cs_err *err);
 

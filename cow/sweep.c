@@ -9,7 +9,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cow/card-private.h"
@@ -21,6 +23,10 @@
 #include "store/base/num.h"
 
 #define PID_MAX (1u << 22)
+/* Up to so many marks are looked through by every command. More are when the last look was so long
+ * ago: with thousands of guests it takes milliseconds, and a ping less. */
+#define MARKS_FEW 64
+#define LOOK_NS   INT64_C(1000000000)
 
 struct sweep {
 	struct cs_store *store;
@@ -206,6 +212,38 @@ static int sweep_all(struct sweep *sweep, const char *boot_mark, struct cs_err *
 	return 0;
 }
 
+/* Were there many marks, and all looked through a moment ago? The mark of this boot says so by its
+ * size and time; one from the future does not count. */
+static bool is_fresh(const struct sweep *sweep, const char *boot_mark)
+{
+	struct timespec now;
+	struct stat st;
+	int64_t age_ns;
+
+	if (fstatat(sweep->marks_fd, boot_mark, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    st.st_size <= MARKS_FEW)
+		return false;
+	clock_gettime(CLOCK_REALTIME, &now);
+	age_ns = (now.tv_sec - st.st_mtim.tv_sec) * INT64_C(1000000000) + now.tv_nsec -
+		 st.st_mtim.tv_nsec;
+	return age_ns >= 0 && age_ns < LOOK_NS;
+}
+
+/* All (n) have been looked through. */
+static void note_look(const struct sweep *sweep, const char *boot_mark, int n)
+{
+	cs_auto(cs_fd_closep) int fd = -1;
+	struct stat st;
+
+	if (fstatat(sweep->marks_fd, boot_mark, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    (n <= MARKS_FEW && st.st_size <= MARKS_FEW))
+		return;
+	/* The time of a file that keeps its size changes all the same (truncate(2)). */
+	fd = openat(sweep->marks_fd, boot_mark, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd >= 0 && ftruncate(fd, n) < 0)
+		return; /* then the next one looks, too */
+}
+
 int cs_overlay_sweep(struct cs_store *store, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int marks_fd = -1;
@@ -221,6 +259,8 @@ int cs_overlay_sweep(struct cs_store *store, struct cs_err *err)
 	if (r < 0)
 		return r;
 	sweep.marks_fd = marks_fd;
+	if (is_fresh(&sweep, boot_mark))
+		return 0;
 	sweep.booted = cs_missing_at(marks_fd, boot_mark);
 	n = list(marks_fd, &entry, err);
 	if (n < 0)
@@ -239,5 +279,6 @@ int cs_overlay_sweep(struct cs_store *store, struct cs_err *err)
 		if (r < 0)
 			return r;
 	}
+	note_look(&sweep, boot_mark, n);
 	return sweep.failure;
 }

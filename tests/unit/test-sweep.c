@@ -3,6 +3,10 @@
 #include <errno.h>
 #include <sys/file.h>
 
+#include <sys/stat.h>
+#include <time.h>
+
+#include "cow/life.h"
 #include "tests/unit/cow-guest.h"
 
 #define BOOT_MARK 1 /* the note that this boot was looked at */
@@ -326,6 +330,47 @@ static void test_old_marks_after_a_boot(void **state)
 	assert_int_equal(marks(cow), BOOT_MARK);
 }
 
+/* With many guests the marks are looked through once a second, whatever the clock has done. */
+static void test_many(void **state)
+{
+	static const time_t ages[] = { 2, -100 };
+	struct cow *cow = *state;
+	struct timespec then[2] = { { .tv_nsec = UTIME_OMIT }, { 0 } };
+	char boot_mark[80] = ".marks/" CS_MARK_BOOT, mark[64];
+
+	assert_int_equal(cs_boot_id(boot_mark + strlen(boot_mark), NULL), 0);
+	sweep(cow);
+	for (int i = 0; i < 70; i++) {
+		/* NOLINTNEXTLINE */
+		snprintf(mark, sizeof(mark), ".marks/%d-0-web-%d", (int)getpid(), i);
+		scratch_write(cow->guests_fd, mark, "");
+	}
+	sweep(cow);
+	assert_int_equal(marks(cow), 70 + BOOT_MARK);
+	for (size_t i = 0; i < sizeof(ages) / sizeof(ages[0]); i++) {
+		scratch_write(cow->guests_fd, ".marks/4194303-0-dead", "");
+		sweep(cow);
+		assert_true(cow_has(cow, ".marks", "4194303-0-dead"));
+		then[1].tv_sec = time(NULL) - ages[i];
+		assert_int_equal(utimensat(cow->guests_fd, boot_mark, then, 0), 0);
+		sweep(cow);
+		assert_false(cow_has(cow, ".marks", "4194303-0-dead"));
+	}
+	/* When they have become few each command looks again. */
+	for (int i = 0; i < 60; i++) {
+		/* NOLINTNEXTLINE */
+		snprintf(mark, sizeof(mark), ".marks/%d-0-web-%d", (int)getpid(), i);
+		assert_int_equal(unlinkat(cow->guests_fd, mark, 0), 0);
+	}
+	then[1].tv_sec = time(NULL) - 2;
+	assert_int_equal(utimensat(cow->guests_fd, boot_mark, then, 0), 0);
+	sweep(cow);
+	scratch_write(cow->guests_fd, ".marks/4194303-0-dead", "");
+	sweep(cow);
+	assert_false(cow_has(cow, ".marks", "4194303-0-dead"));
+	assert_int_equal(marks(cow), 10 + BOOT_MARK);
+}
+
 static void test_hostile_marks(void **state)
 {
 	static const char *const names[] = {
@@ -399,6 +444,7 @@ int main(void)
 		COW_TEST(test_a_locked_guest_is_left_alone),
 		COW_TEST(test_after_a_boot),
 		COW_TEST(test_old_marks_after_a_boot),
+		COW_TEST(test_many),
 		COW_TEST(test_hostile_marks),
 		COW_TEST(test_failure_is_told),
 	};
