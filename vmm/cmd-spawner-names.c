@@ -7,17 +7,54 @@
 
 #include "store/base/io.h"
 
+#define NUMBER_MAX 10000000u
+#define ONE_BY_ONE 16u /* numbers from 1 on: beyond them a free one is looked for by halves */
+
+/* 1: free, 0: taken, -1: too long to be a name. */
+static int try_number(const struct cs_spawner *s, unsigned number, struct cs_spawn_guest *guest)
+{
+	if ((size_t)snprintf(guest->name, sizeof(guest->name), "%s-%u", s->prefix, number) >=
+	    sizeof(guest->name))
+		return -1;
+	return cs_missing_at(cs_store_guests_fd(s->store), guest->name);
+}
+
+/* The number in front of a free one: with thousands of guests to try each would take longer than to
+ * spawn one. Of gaps between them it may find any. */
+static unsigned before_a_free_one(const struct cs_spawner *s, struct cs_spawn_guest *guest)
+{
+	unsigned taken = ONE_BY_ONE, free = ONE_BY_ONE * 2;
+
+	for (unsigned n = 1; n <= ONE_BY_ONE; n++) {
+		if (try_number(s, n, guest) != 0)
+			return n - 1;
+	}
+	while (free < NUMBER_MAX && try_number(s, free, guest) == 0) {
+		taken = free;
+		free *= 2;
+	}
+	while (free - taken > 1) {
+		const unsigned middle = taken + (free - taken) / 2;
+
+		if (try_number(s, middle, guest) == 0)
+			taken = middle;
+		else
+			free = middle;
+	}
+	return taken;
+}
+
 int cs_spawner_next_name(struct cs_spawner *s, struct cs_spawn_guest *guest, struct cs_err *err)
 {
-	while (s->number < 10000000) {
-		s->number++;
-		if ((size_t)snprintf(guest->name, sizeof(guest->name), "%s-%u", s->prefix,
-				     s->number) >= sizeof(guest->name))
-			break;
-		if (cs_missing_at(cs_store_guests_fd(s->store), guest->name))
-			return 0;
-	}
-	return cs_fail(err, EEXIST, "no free name for a guest of '%s' (try --name)", s->prefix);
+	int r = 0;
+
+	if (!s->number)
+		s->number = before_a_free_one(s, guest);
+	while (r == 0 && s->number < NUMBER_MAX)
+		r = try_number(s, ++s->number, guest);
+	return r == 1 ? 0
+		      : cs_fail(err, EEXIST, "no free name for a guest of '%s' (try --name)",
+				s->prefix);
 }
 
 /* All names before the first fork: one that is taken must not leave half of the others behind. */

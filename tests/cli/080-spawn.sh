@@ -34,6 +34,11 @@ print(sum(g["state"] == "running" for g in json.load(sys.stdin) if g["name"] in 
 	<(cat "$scratch"/many.*))"
 cs remove --force --all
 is "remove --force --all" '0::' "$rc:$(names --):$err"
+mkdir "$guests"/idle-{1..40}
+cs spawn idle
+is "behind many the next free number is found" '0:idle-41' "$rc:$out"
+rmdir "$guests"/idle-{1..40}
+cs remove --force --all
 
 # ---- cut loose
 exec 9>"$scratch/lock"
