@@ -10,14 +10,18 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "cow/overlay.h"
 #include "store/base/io.h"
+#include "store/base/name.h"
 #include "store/base/num.h"
 #include "store/base/own.h"
 #include "store/base/text.h"
+
+#define LINE_MAX_BYTES 4096
 
 int cs_cmd_complain(const struct cs_err *err)
 {
@@ -152,6 +156,29 @@ int cs_cmd_guest_running(struct cs_store *store, const char *name, struct cs_cmd
 	*ret = guest;
 	guest = (struct cs_cmd_guest){ .dirfd = -1 };
 	return 0;
+}
+
+char *cs_cmd_last_line(struct cs_store *store, const char *guest, const char *file)
+{
+	cs_auto(cs_fd_closep) int fd = -1;
+	char path[CS_NAME_MAX + 32], text[LINE_MAX_BYTES + 1], *line;
+	struct stat st;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "%s/%s", guest, file);
+	fd = openat(cs_store_guests_fd(store), path,
+		    O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return NULL;
+	n = pread(fd, text, LINE_MAX_BYTES,
+		  st.st_size > LINE_MAX_BYTES ? st.st_size - LINE_MAX_BYTES : 0);
+	while (n > 0 && strchr("\r\n", text[n - 1]))
+		n--;
+	if (n <= 0)
+		return NULL;
+	text[n] = '\0';
+	line = memrchr(text, '\n', (size_t)n);
+	return strdup(cs_text_clean(line ? line + 1 : text, false));
 }
 
 int cs_cmd_guest_pidfd(const struct cs_card *card)

@@ -59,6 +59,10 @@ int cs_cmd_guest_running(struct cs_store *store, const char *name, struct cs_cmd
 			 struct cs_err *err);
 void cs_cmd_guest_closep(struct cs_cmd_guest *guest);
 
+/* The last line of (file) in the guest's folder, which the caller frees, with nothing in it that a
+ * terminal would obey; NULL: there is none. */
+char *cs_cmd_last_line(struct cs_store *store, const char *guest, const char *file);
+
 /* A descriptor of the monitor (pidfd), the caller's; by pid and start time, so that it is never
  * another process: -ESRCH when the monitor is gone. */
 int cs_cmd_guest_pidfd(const struct cs_card *card);

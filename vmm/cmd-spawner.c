@@ -271,30 +271,11 @@ static bool boot_instead(struct cs_spawner *s, struct cs_spawn_guest *guest,
 	return true;
 }
 
-/* The last line of the monitor's log, which the caller frees; NULL: it wrote none. */
-static char *last_words(const struct cs_spawner *s, const struct cs_spawn_guest *guest)
-{
-	cs_auto(cs_mem_freep) char *text = NULL;
-	size_t length;
-	char path[80];
-	char *line;
-
-	snprintf(path, sizeof(path), "%s/log", guest->name);
-	if (cs_read_file_at(cs_store_guests_fd(s->store), path, 65536, &text, NULL) < 0)
-		return NULL;
-	length = strlen(text);
-	while (length && text[length - 1] == '\n')
-		text[--length] = '\0';
-	line = strrchr(text, '\n');
-	line = line ? line + 1 : text;
-	return *line ? strdup(line) : NULL;
-}
-
 /* What the monitor said last, else how it ended. */
 static void why_ended(const struct cs_spawner *s, const struct cs_spawn_guest *guest,
 		      struct cs_err *why)
 {
-	cs_auto(cs_mem_freep) char *words = last_words(s, guest);
+	cs_auto(cs_mem_freep) char *words = cs_cmd_last_line(s->store, guest->name, "log");
 	siginfo_t info = { 0 };
 
 	if (words)
@@ -321,7 +302,7 @@ static void ended(struct cs_spawner *s, struct cs_spawn_guest *guest)
 	}
 	/* The monitor's last words come before its end; from then on its pid may be another's. */
 	await_end(guest);
-	words = last_words(s, guest);
+	words = cs_cmd_last_line(s->store, guest->name, "log");
 	if (!s->failed)
 		cs_fail(&s->first, EIO,
 			"guest '%s': it ended before it answered%s%s (see clearstore logs %s)",

@@ -19,6 +19,7 @@
 #define TIMEOUT_DEFAULT "120"
 #define TIMEOUT_MAX     86400
 #define RETRY_NS        200000000
+#define ENDING_MS       5000 /* as long as a guest whose COMMAND has ended may take to be gone */
 
 enum {
 	KEY_RUN = 0x200,
@@ -165,16 +166,13 @@ static int wait_ready(const struct warm *warm, const struct cs_cmd_guest *guest,
 	}
 }
 
-static int save(struct warm *warm, struct cs_err *err)
+static int save_guest(struct warm *warm, struct cs_err *err)
 {
 	cs_auto(cs_cmd_guest_closep) struct cs_cmd_guest guest = { .dirfd = -1 };
 	const char *name = warm->session.card.template;
 	int r;
 
-	tell(name, "booting a guest");
-	r = boot(warm, err);
-	if (r == 0)
-		r = cs_cmd_guest_open(warm->session.store, warm->guest.name, &guest, err);
+	r = cs_cmd_guest_open(warm->session.store, warm->guest.name, &guest, err);
 	if (r == 0 && warm->options->ready) {
 		tell(name, "waiting for --ready-cmd");
 		r = wait_ready(warm, &guest, err);
@@ -183,6 +181,42 @@ static int save(struct warm *warm, struct cs_err *err)
 		return r;
 	tell(name, "saving it");
 	return cs_cmd_save(&guest, warm->draft, "drop sync", &warm->result, err);
+}
+
+/* It was there and is no more, and that is why (r): then its COMMAND has ended. */
+static int explain(const struct warm *warm, int r, struct cs_err *err)
+{
+	const char *guest = warm->guest.name, *command = warm->options->run;
+	cs_auto(cs_card_freep) struct cs_card *card = NULL;
+	cs_auto(cs_mem_freep) char *said = NULL;
+
+	for (unsigned waited = 0; waited < ENDING_MS; waited += RETRY_NS / 1000000) {
+		card = cs_card_free(card);
+		if (cs_card_load(warm->session.store, guest, &card, NULL) < 0)
+			return r;
+		if (card->state != CS_GUEST_RUNNING)
+			break;
+		nanosleep(&(struct timespec){ .tv_nsec = RETRY_NS }, NULL);
+	}
+	if (card->state == CS_GUEST_RUNNING || (!command && !warm->session.card.command))
+		return r;
+	said = cs_cmd_last_line(warm->session.store, guest, "console.log");
+	return cs_fail(err, ECHILD, "%s%.100s%s has ended with status %d before it was saved%s%s",
+		       command ? "--run '" : "", command ? command : "COMMAND", command ? "'" : "",
+		       card->exit_status, said ? "; the guest's last words: " : "",
+		       said ? said : "");
+}
+
+static int save(struct warm *warm, struct cs_err *err)
+{
+	int r;
+
+	tell(warm->session.card.template, "booting a guest");
+	r = boot(warm, err);
+	if (r < 0)
+		return r;
+	r = save_guest(warm, err);
+	return r >= 0 || r == -ETIMEDOUT ? r : explain(warm, r, err);
 }
 
 /* ---- the command ---------------------------------------------------------------------------- */

@@ -85,6 +85,11 @@ if ! emulated || [ -n "${WARM_UPDATE:-}" ]; then
 	is "what was saved of a guest cannot be made again" 1 "$(status_of cs template update "$me-second" --append quiet --warm)"
 	is "and is as it was" 1 "$(cs template versions "$me-second" --quiet | wc -l)"
 	cs remove --force "$me-6"
+	rc=0
+	said=$(cs template warm "$me" --run 'echo nothing to serve; exit 3' --ready-cmd false 2>&1) || rc=$?
+	is "a command that ends before it is saved is told of" "1 status 3" "$rc $(grep -o 'status [0-9]*' <<<"$said")"
+	claim "with its last words" grep -q 'nothing to serve' <<<"$said"
+	is "and no version is made" "$was" "$(cs template versions "$me" --quiet | xargs)"
 fi
 
 # ---- what cannot be
