@@ -345,6 +345,9 @@ static int become_guest(struct monitor *m, uid_t uid, struct cs_err *err)
 	struct cs_view state;
 	int fd, r;
 
+	r = cs_machine_get_set(m->machine, err);
+	if (r < 0)
+		return r;
 	cs_write_full(m->event_fd, "W", 1);
 	r = cs_spare_await(m->control_fd, m->event_fd, uid, &m->took, &fd, err);
 	if (r < 0)

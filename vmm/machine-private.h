@@ -49,6 +49,8 @@ struct cs_machine {
 	struct cs_machine_vcpu *vcpu; /* spec.vcpus of them */
 	pthread_cond_t unpaused, one_parked;
 	bool paused, quit;
+	bool started; /* its vCPUs have their threads */
+	bool held;    /* which wait for the machine's state */
 	bool parking; /* all stand still for a moment, whether paused or not */
 
 	int pagemap_fd;                          /* -1: this host has none, and nothing is saved */

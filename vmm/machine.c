@@ -98,10 +98,11 @@ static void vcpu_first_run(void *arg)
 	struct cs_machine_vcpu *vcpu = arg;
 	struct cs_machine *machine = vcpu->machine;
 
-	if (vcpu != machine->vcpu)
-		return;
 	pthread_mutex_lock(&machine->lock);
-	if (machine->event_fd >= 0 && write(machine->event_fd, "R", 1) != 1)
+	while (machine->held && !machine->quit)
+		pthread_cond_wait(&machine->unpaused, &machine->lock);
+	if (vcpu == machine->vcpu && !machine->quit && machine->event_fd >= 0 &&
+	    write(machine->event_fd, "R", 1) != 1)
 		cs_fd_closep(&machine->event_fd); /* nobody waits any more */
 	pthread_mutex_unlock(&machine->lock);
 }
@@ -295,11 +296,37 @@ static int boot_or_restore(struct cs_machine *machine, struct cs_err *err)
 						 : boot(machine, err);
 }
 
+static int start_vcpus(struct cs_machine *machine, struct cs_err *err)
+{
+	int r = 0;
+
+	for (unsigned i = 0; !machine->started && i < machine->spec.vcpus && r == 0; i++)
+		r = cs_vcpu_start(machine->vcpu[i].vcpu, err);
+	machine->started = true;
+	return r;
+}
+
+int cs_machine_get_set(struct cs_machine *machine, struct cs_err *err)
+{
+	machine->held = true;
+	return start_vcpus(machine, err);
+}
+
 int cs_machine_go_on(struct cs_machine *machine, int event_fd, struct cs_err *err)
 {
+	int r;
+
+	/* The vCPUs' threads stand still, and the loop does not run yet. */
 	cs_fd_closep(&machine->event_fd);
 	machine->event_fd = event_fd;
-	return cs_machine_restore(machine, err);
+	r = cs_machine_restore(machine, err);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&machine->lock);
+	machine->held = false;
+	pthread_cond_broadcast(&machine->unpaused);
+	pthread_mutex_unlock(&machine->lock);
+	return 0;
 }
 
 static struct cs_machine *new_machine(const struct cs_machine_spec *spec)
@@ -370,10 +397,8 @@ static void join_vcpus(struct cs_machine *machine)
 int cs_machine_run(struct cs_machine *machine, enum cs_stop *ret, int *ret_status,
 		   struct cs_err *err)
 {
-	int r = 0;
+	int r = start_vcpus(machine, err);
 
-	for (unsigned i = 0; i < machine->spec.vcpus && r == 0; i++)
-		r = cs_vcpu_start(machine->vcpu[i].vcpu, err);
 	/* What the way here took and gave back, of the sandbox's filter most, is dirty memory that
 	 * each guest would keep. While the first vCPU sets out. */
 	malloc_trim(0);

@@ -67,8 +67,13 @@ struct cs_machine;
 int cs_machine_create(const struct cs_machine_spec *spec, struct cs_machine **ret,
 		      struct cs_err *err);
 
+/* Start the threads of a machine made (later), which wait for that: behind cs_sandbox_enter(), and
+ * before anybody waits for the machine. */
+int cs_machine_get_set(struct cs_machine *machine, struct cs_err *err);
+
 /* A machine made (later) goes on from its state now, which is whole until then: (agent) says by now
- * who it is. (event_fd), as in the spec, becomes the machine's, also on failure. */
+ * who it is. (event_fd), as in the spec, becomes the machine's, also on failure. Its vCPUs run from
+ * then on; call cs_machine_run(). */
 int cs_machine_go_on(struct cs_machine *machine, int event_fd, struct cs_err *err);
 
 /* Serve until the guest ends. Call cs_sandbox_enter() before. *ret_status: exit status of COMMAND,
