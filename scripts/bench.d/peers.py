@@ -283,27 +283,3 @@ def all_of(frame):
             Qemu(frame, "qemu-restore", "restore"),
             QemuPmem(frame, "qemu-pmem", "boot"),
             Firecracker(frame), CloudHypervisor(frame)]
-
-
-def pss_of_monitor(pid, ram_bytes, parts):
-    """Pss of a monitor without the guest's memory and root: without mappings as large as the
-    guest's memory, of files in the folders (parts), and what lies in one piece with such a file
-    (memory into which a kernel is mapped)."""
-    areas = []
-    with open(f"/proc/{pid}/smaps") as smaps:
-        for line in smaps:
-            words = line.split()
-            if "-" in words[0] and not words[0].endswith(":"):
-                start, end = (int(word, 16) for word in words[0].split("-"))
-                areas.append({"start": start, "end": end, "path": " ".join(words[5:]), "pss": 0})
-            elif words[0] == "Pss:":
-                areas[-1]["pss"] = int(words[1]) * 1024
-    for area in areas:
-        area["part"] = area["path"].startswith(tuple(parts))
-        area["guest"] = area["part"] or area["end"] - area["start"] >= ram_bytes
-    for order in (areas, areas[::-1]):
-        for one, other in zip(order, order[1:]):
-            touch = one["end"] == other["start"] or one["start"] == other["end"]
-            if one["part"] and touch and not other["path"]:
-                other["part"] = other["guest"] = True
-    return sum(area["pss"] for area in areas if not area["guest"])
