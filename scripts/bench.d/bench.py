@@ -230,7 +230,7 @@ def plot(path, script):
     if not shutil.which("gnuplot"):
         print(f"no gnuplot, so no {path} (apt-get install gnuplot-nox)", file=sys.stderr)
         return
-    head = (f'set terminal pngcairo size 900,540 font "sans,11"\nset output "{path}"\n'
+    head = (f'set terminal pngcairo noenhanced size 900,540 font "sans,11"\nset output "{path}"\n'
             'set datafile separator ","\nset grid ytics lc rgb "#d0d0d0"\nset border 3\n'
             'set tics nomirror\nset key outside right top\n')
     subprocess.run(["gnuplot"], input=head + script, text=True, check=True)
