@@ -11,6 +11,7 @@
 #include <sys/pidfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -268,8 +269,12 @@ uint64_t cs_cmd_meminfo(int root_fd, const char *key)
 {
 	cs_auto(cs_mem_freep) char *text = NULL;
 	size_t length = strlen(key);
+	struct sysinfo host;
 	uint64_t kib = 0;
 
+	/* Each spawn asks twice: a system call for it costs a twentieth of reading the file. */
+	if (root_fd == AT_FDCWD && strcmp(key, "MemTotal") == 0 && sysinfo(&host) == 0)
+		return (uint64_t)host.totalram * host.mem_unit;
 	if (cs_read_file_at(root_fd, root_fd == AT_FDCWD ? "/proc/meminfo" : "proc/meminfo", 65536,
 			    &text, NULL) < 0)
 		return 0;

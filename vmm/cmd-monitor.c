@@ -329,8 +329,6 @@ static void close_store(struct monitor *m)
 	close(cs_store_guests_fd(spec->store));
 	close(cs_store_dirfd(spec->store));
 	for (enum cs_part part = 0; part < CS_PART_MAX; part++) {
-		if (part == CS_PART_STATE && spec->spare)
-			continue; /* its machine is still to be made from that */
 		if (cs_template_view(spec->template, part, &view, NULL) == 0 && view.fd >= 0)
 			close(view.fd);
 	}
@@ -342,8 +340,7 @@ static void close_store(struct monitor *m)
  * connection to who wants it, which becomes the machine's. */
 static int become_guest(struct monitor *m, uid_t uid, struct cs_err *err)
 {
-	struct cs_view state;
-	int fd, r;
+	int keeper_fd, fd, r;
 
 	r = cs_machine_get_set(m->machine, err);
 	if (r < 0)
@@ -352,20 +349,20 @@ static int become_guest(struct monitor *m, uid_t uid, struct cs_err *err)
 	r = cs_spare_await(m->control_fd, m->event_fd, uid, &m->took, &fd, err);
 	if (r < 0)
 		return r;
-	cs_write_full(m->event_fd, "T", 1);
-	close(m->event_fd);
+	keeper_fd = m->event_fd;
 	m->event_fd = fd;
-	cs_fd_closep(&m->lock_fd);
 	set_title(m->took->guest);
 	m->agent.hostname = m->took->guest;
 	m->agent.command = m->took->command;
 	m->agent.env = m->took->env;
 	r = cs_machine_go_on(m->machine, m->event_fd, err);
+	/* Its keeper hears of it when it runs: it would have our CPU at once. */
+	cs_write_full(keeper_fd, "T", 1);
+	close(keeper_fd);
+	cs_fd_closep(&m->lock_fd);
 	if (r < 0)
-		return r; /* it is still open, for the words */
+		return r; /* the descriptor is still open, for the words */
 	m->event_fd = -1;
-	if (cs_template_view(m->spec->template, CS_PART_STATE, &state, NULL) == 0)
-		close(state.fd);
 	return 0;
 }
 

@@ -458,10 +458,13 @@ static size_t runnable(void)
  * be busy here as well. */
 static void keep_pace(struct cs_spawner *s)
 {
-	const size_t cpus = (size_t)sysconf(_SC_NPROCESSORS_ONLN);
-	const size_t at_once = s->wait ? cpus : SIZE_MAX;
 	struct cs_host_kvm_info host;
+	size_t cpus, at_once;
 
+	if (!s->started)
+		return;
+	cpus = (size_t)sysconf(_SC_NPROCESSORS_ONLN);
+	at_once = s->wait ? cpus : SIZE_MAX;
 	while (s->started - s->settled >= at_once && !s->interrupted)
 		await(s);
 	if (!s->kvm)

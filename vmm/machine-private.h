@@ -51,6 +51,8 @@ struct cs_machine {
 	bool paused, quit;
 	bool started; /* its vCPUs have their threads */
 	bool held;    /* which wait for the machine's state */
+	void *state;  /* of (state_bytes): read ahead, and checked; NULL: not so far */
+	size_t state_bytes;
 	bool parking; /* all stand still for a moment, whether paused or not */
 
 	int pagemap_fd;                          /* -1: this host has none, and nothing is saved */
@@ -117,3 +119,6 @@ void cs_machine_part(struct cs_machine *machine, cs_virtio_touch_fn touch, void 
 /* A machine that was just made goes on from what (data) holds, or from the spec's state. */
 int cs_machine_load(struct cs_machine *machine, const void *data, size_t bytes, struct cs_err *err);
 int cs_machine_restore(struct cs_machine *machine, struct cs_err *err);
+
+/* Read the spec's state ahead of cs_machine_restore(), which needs the descriptor no more then. */
+int cs_machine_read_state(struct cs_machine *machine, struct cs_err *err);

@@ -136,10 +136,9 @@ int cs_machine_load(struct cs_machine *machine, const void *data, size_t bytes, 
 	return cs_stream_end(stream, err);
 }
 
-int cs_machine_restore(struct cs_machine *machine, struct cs_err *err)
+int cs_machine_read_state(struct cs_machine *machine, struct cs_err *err)
 {
-	const struct cs_boot *boot = machine->spec.boot;
-	const int fd = boot->state_fd;
+	const int fd = machine->spec.boot->state_fd;
 	cs_auto(cs_mem_freep) void *data = NULL;
 	struct stat st;
 	size_t bytes;
@@ -150,9 +149,6 @@ int cs_machine_restore(struct cs_machine *machine, struct cs_err *err)
 	if (!S_ISREG(st.st_mode) || st.st_size <= 0 || (uint64_t)st.st_size > CS_STREAM_BYTES_MAX)
 		return cs_fail(err, EBADMSG, "state: broken: not the size of a machine's state");
 	bytes = (size_t)st.st_size;
-	r = boot->delta_fd >= 0 ? cs_delta_read(&machine->mem.ram, boot->delta_fd, err) : 0;
-	if (r < 0)
-		return r;
 	data = malloc(bytes);
 	if (!data)
 		return cs_fail_errno(err, ENOMEM, "cannot read its state");
@@ -160,5 +156,24 @@ int cs_machine_restore(struct cs_machine *machine, struct cs_err *err)
 	if (r < 0)
 		return cs_fail_errno(err, r, "cannot read its state");
 	r = cs_stream_check(data, bytes, err);
-	return r < 0 ? r : cs_machine_load(machine, data, bytes, err);
+	if (r < 0)
+		return r;
+	machine->state = cs_steal(data);
+	machine->state_bytes = bytes;
+	return 0;
+}
+
+int cs_machine_restore(struct cs_machine *machine, struct cs_err *err)
+{
+	const struct cs_boot *boot = machine->spec.boot;
+	int r;
+
+	r = boot->delta_fd >= 0 ? cs_delta_read(&machine->mem.ram, boot->delta_fd, err) : 0;
+	if (r == 0 && !machine->state)
+		r = cs_machine_read_state(machine, err);
+	if (r == 0)
+		r = cs_machine_load(machine, machine->state, machine->state_bytes, err);
+	free(machine->state);
+	machine->state = NULL;
+	return r;
 }

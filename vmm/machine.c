@@ -291,7 +291,7 @@ static int boot_or_restore(struct cs_machine *machine, struct cs_err *err)
 	/* What is restored may be saved again. */
 	machine->pagemap_fd = cs_pagemap_open();
 	if (machine->spec.later)
-		return 0;
+		return cs_machine_read_state(machine, err);
 	return machine->spec.boot->state_fd >= 0 ? cs_machine_restore(machine, err)
 						 : boot(machine, err);
 }
@@ -446,6 +446,7 @@ struct cs_machine *cs_machine_free(struct cs_machine *machine)
 	cs_fd_closep(&machine->vm_fd);
 	cs_fd_closep(&machine->event_fd);
 	cs_fd_closep(&machine->pagemap_fd);
+	free(machine->state);
 	pthread_cond_destroy(&machine->unpaused);
 	pthread_cond_destroy(&machine->one_parked);
 	pthread_mutex_destroy(&machine->lock);

@@ -48,7 +48,7 @@ struct cs_machine_spec {
 	 * the first KVM_RUN entered, 'A' when the agent is ready; the descriptor is closed behind
 	 * 'A' or when the machine ends. */
 	int event_fd;
-	bool later; /* do not go on from boot->state_fd yet: cs_machine_go_on() will */
+	bool later; /* only read boot->state_fd: cs_machine_go_on() goes on from what it says */
 };
 
 enum cs_stop {
