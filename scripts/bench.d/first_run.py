@@ -11,7 +11,7 @@ LINE = re.compile(r"^.*-(\d+) +\[\d+\] .*? (\d+\.\d+): (\w+)[:(](.*)$")
 
 
 class FirstRun:
-    """measure(pid): ms from the exec of the last process of (program) since clear() to the first KVM_RUN
+    """measure(pid): ms from the exec of the first process of (program) since clear() to the first KVM_RUN
     that a thread of (pid) asked for; None where the kernel does not tell."""
 
     def __init__(self, program):
@@ -46,7 +46,7 @@ class FirstRun:
                 if not found:
                     continue
                 thread, at, event, rest = found.groups()
-                if event == "sched_process_exec" and self.is_ours(rest):
+                if event == "sched_process_exec" and begun is None and self.is_ours(rest):
                     begun = float(at)
                 elif event == "sys_ioctl" and begun is not None and thread in threads:
                     return 1000 * (float(at) - begun)
