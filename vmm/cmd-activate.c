@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -26,8 +25,6 @@
 #include "vmm/cmd-spawner.h"
 #include "vmm/command.h"
 
-/* Monitors that are forked from here close what is above this number (cmd-spawner.c). */
-#define FD_BASE 64
 #define BACKLOG 128
 /* Behind a sign that something was parked: its monitor has ended by then. And without any sign, for
  * those that were missed. */
@@ -62,14 +59,6 @@ static void activator_close(struct activator *a)
 	cs_fd_closep(&a->signal_fd);
 	cs_fd_closep(&a->notify_fd);
 	cs_store_freep(&a->store);
-}
-
-/* -1 and errno: also when there was none. */
-static int raise_fd(int fd)
-{
-	cs_auto(cs_fd_closep) int owned = fd; /* keeps errno */
-
-	return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, FD_BASE);
 }
 
 /* ---- one connection, in a process of its own ------------------------------------------------ */
@@ -143,8 +132,8 @@ static _Noreturn void child_main(struct activator *a, const char *guest, int cli
 static void wake(struct activator *a, struct sleeper *sleeper)
 {
 	for (;;) {
-		const int fd =
-			raise_fd(accept4(sleeper->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
+		const int fd = cs_spawner_raise_fd(
+			accept4(sleeper->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
 		const pid_t pid = fd < 0 ? -1 : fork();
 
 		if (fd >= 0 && pid == 0)
@@ -181,7 +170,7 @@ static int listen_for(struct activator *a, const char *guest, struct sleeper *re
 	if (r < 0 || card->state != CS_GUEST_PARKED)
 		return r < 0 ? r : -ESRCH;
 	unlinkat(dirfd, CS_VSOCK_SOCKET, 0);
-	fd = raise_fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+	fd = cs_spawner_raise_fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", dirfd,
 		 CS_VSOCK_SOCKET);
 	mask = umask(0177);
@@ -305,7 +294,6 @@ static int open_activator(struct activator *a, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int marks_fd = -1;
 	char path[64];
-	sigset_t set;
 	int r;
 
 	r = cs_cmd_store_open(a->globals, &a->store, err);
@@ -313,15 +301,8 @@ static int open_activator(struct activator *a, struct cs_err *err)
 		r = cs_marks_open(a->store, &marks_fd, err);
 	if (r < 0)
 		return r;
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	signal(SIGCHLD, SIG_IGN); /* nobody waits for them */
-	signal(SIGPIPE, SIG_IGN);
-	a->signal_fd = raise_fd(signalfd(-1, &set, SFD_CLOEXEC));
-	a->notify_fd = raise_fd(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+	a->signal_fd = cs_spawner_signals();
+	a->notify_fd = cs_spawner_raise_fd(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", marks_fd);
 	if (a->signal_fd < 0 || a->notify_fd < 0 ||
 	    inotify_add_watch(a->notify_fd, path, IN_MOVED_FROM | IN_DELETE) < 0)

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "cow/spare.h"
@@ -19,8 +18,6 @@
 #include "vmm/cmd-spawner.h"
 #include "vmm/command.h"
 
-/* Monitors that are forked from here close what is above this number. */
-#define FD_BASE       64
 #define COUNT_DEFAULT 4
 #define COUNT_MAX     1000
 #define QUIET_MS      250  /* behind the last that was taken */
@@ -52,13 +49,6 @@ struct keeper {
 
 /* ---- one spare ------------------------------------------------------------------------------ */
 
-static int raise_fd(int fd)
-{
-	cs_auto(cs_fd_closep) int owned = fd;
-
-	return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, FD_BASE);
-}
-
 static _Noreturn void become_spare(const struct keeper *keeper, int event_fd)
 {
 	const struct cs_monitor_spec spec = {
@@ -72,26 +62,28 @@ static _Noreturn void become_spare(const struct keeper *keeper, int event_fd)
 	};
 
 	signal(SIGCHLD, SIG_DFL);
-	close_range(FD_BASE, ~0U, 0);
+	close_range(CS_SPAWNER_FD_BASE, ~0U, 0);
 	cs_monitor_main(&spec);
 }
 
 static int make(struct keeper *keeper, struct spare *spare, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int write_fd = -1;
-	int pipes[2], r = 0;
+	int pipes[2], r;
 
 	/* Nobody removes the template while it is being opened there. */
 	if (keeper->lock_fd < 0) {
 		r = cs_store_lock(keeper->session.store, false, &keeper->lock_fd, err);
-		keeper->lock_fd = raise_fd(keeper->lock_fd);
+		if (r < 0)
+			return r;
+		keeper->lock_fd = cs_spawner_raise_fd(keeper->lock_fd);
+		if (keeper->lock_fd < 0)
+			return cs_fail_errno(err, errno, "out of descriptors (raise ulimit -n)");
 	}
-	if (r < 0)
-		return r;
 	if (pipe2(pipes, O_CLOEXEC) < 0)
 		return cs_fail_errno(err, errno, "cannot make a pipe");
 	write_fd = pipes[1];
-	spare->fd = raise_fd(pipes[0]);
+	spare->fd = cs_spawner_raise_fd(pipes[0]);
 	spare->pid = spare->fd < 0 ? -1 : fork();
 	if (spare->pid == 0)
 		become_spare(keeper, write_fd);
@@ -337,7 +329,6 @@ static void keeper_close(struct keeper *keeper)
 static int open_keeper(const struct cs_globals *globals, struct keeper *keeper, struct cs_err *err)
 {
 	struct cs_spawn_session *session = &keeper->session;
-	sigset_t set;
 	int r;
 
 	keeper->spare = calloc(keeper->n, sizeof(*keeper->spare));
@@ -358,14 +349,7 @@ static int open_keeper(const struct cs_globals *globals, struct keeper *keeper, 
 		r = cs_spawn_admit(session, err);
 	if (r < 0)
 		return r;
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	signal(SIGCHLD, SIG_IGN); /* nobody waits for them */
-	signal(SIGPIPE, SIG_IGN);
-	keeper->signal_fd = raise_fd(signalfd(-1, &set, SFD_CLOEXEC));
+	keeper->signal_fd = cs_spawner_signals();
 	if (keeper->signal_fd < 0)
 		return cs_fail_errno(err, errno, "cannot take signals");
 	return 0;

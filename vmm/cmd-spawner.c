@@ -25,9 +25,6 @@
 #include "store/base/own.h"
 #include "vmm/kvm.h"
 
-/* Descriptors that monitors need are under this number, the spawner's own, of which there are as
- * many as guests, above it: so that a monitor closes them with one call. */
-#define FD_BASE     64
 #define EVENTS      64
 #define SHOWN_FROM  8      /* guests; fewer need no counter */
 #define SHOWN_US    100000 /* ten times a second */
@@ -50,15 +47,31 @@ int cs_spawner_kvm_open(struct cs_host_kvm **ret, struct cs_err *err)
 	return cs_host_kvm_open(path && *path ? path : NULL, ret, err);
 }
 
+int cs_spawner_raise_fd(int fd)
+{
+	cs_auto(cs_fd_closep) int owned = fd; /* keeps errno */
+
+	return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, CS_SPAWNER_FD_BASE);
+}
+
+int cs_spawner_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGCHLD, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
+	return cs_spawner_raise_fd(signalfd(-1, &set, SFD_CLOEXEC));
+}
+
 static int raise_fd(int *fd, struct cs_err *err)
 {
-	int raised = fcntl(*fd, F_DUPFD_CLOEXEC, FD_BASE);
-
-	if (raised < 0)
-		return cs_fail_errno(err, errno, "out of descriptors (raise ulimit -n)");
-	close(*fd);
-	*fd = raised;
-	return 0;
+	*fd = cs_spawner_raise_fd(*fd);
+	return *fd < 0 ? cs_fail_errno(err, errno, "out of descriptors (raise ulimit -n)") : 0;
 }
 
 /* ---- one guest ----------------------------------------------------------------------------- */
@@ -77,7 +90,7 @@ static _Noreturn void become_monitor(const struct cs_spawner *s, const struct cs
 	};
 
 	card.resume = card.resume && !s->cold;
-	close_range(FD_BASE, ~0U, 0);
+	close_range(CS_SPAWNER_FD_BASE, ~0U, 0);
 	cs_monitor_main(&spec);
 }
 
@@ -110,7 +123,7 @@ static int fork_guest(struct cs_spawner *s, struct cs_spawn_guest *guest, struct
 		return cs_fail_errno(err, errno, "cannot make a pipe");
 	read_fd = pipes[0];
 	write_fd = pipes[1];
-	if (write_fd >= FD_BASE)
+	if (write_fd >= CS_SPAWNER_FD_BASE)
 		return cs_fail(err, EMFILE, "too many files are open before it starts");
 	r = raise_fd(&read_fd, err);
 	if (r < 0)

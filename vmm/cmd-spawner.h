@@ -86,6 +86,17 @@ struct cs_spawner {
  * monitors would keep them for as long as they live, and takes all descriptors we may have. */
 void cs_spawner_prepare(void);
 
+/* Descriptors that monitors are to have lie under this number, those of who forks them above it, so
+ * that a monitor closes them by one call. */
+#define CS_SPAWNER_FD_BASE 64
+
+/* Move (fd) there; (fd) itself is closed, and may be -1. -1 and errno: also when it was. */
+int cs_spawner_raise_fd(int fd);
+
+/* For who forks monitors until it is told to end: a descriptor up there that can be read when
+ * SIGINT, SIGTERM or SIGHUP has come; children are nobody's to wait for. -1 and errno. */
+int cs_spawner_signals(void);
+
 /* /dev/kvm, or CLEARSTORE_KVM of the environment. */
 int cs_spawner_kvm_open(struct cs_host_kvm **ret, struct cs_err *err);
 
