@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cow/spare.h"
@@ -23,6 +24,8 @@
 #define QUIET_MS      250  /* behind the last that was taken */
 #define LOOK_MS       1000 /* which version is the active one? */
 #define TRIES         3    /* in a row that come to nothing */
+#define ENDING_MS     2000 /* as long as spares may take to end */
+#define NAP_NS        5000000
 
 struct options {
 	const char *template, *count;
@@ -317,9 +320,26 @@ static int keep(struct keeper *keeper, struct cs_err *err)
 
 /* ---- the command ---------------------------------------------------------------------------- */
 
+/* Nobody is left that waits, nor a folder of theirs. One that is being taken just now stays. */
+static void end_all(struct keeper *keeper)
+{
+	const uint64_t until = cs_cmd_now_ms() + ENDING_MS;
+
+	for (size_t i = 0; i < keeper->n; i++)
+		cs_fd_closep(&keeper->spare[i].fd);
+	for (size_t i = 0; i < keeper->n; i++) {
+		const pid_t pid = keeper->spare[i].pid;
+
+		while (pid && kill(pid, 0) == 0 && cs_cmd_now_ms() < until)
+			nanosleep(&(struct timespec){ .tv_nsec = NAP_NS }, NULL);
+	}
+	cs_spare_sweep(keeper->session.store, NULL);
+}
+
 static void keeper_close(struct keeper *keeper)
 {
-	drop_all(keeper);
+	if (keeper->spare && keeper->session.store)
+		end_all(keeper);
 	free(keeper->spare);
 	cs_fd_closep(&keeper->lock_fd);
 	cs_fd_closep(&keeper->signal_fd);
