@@ -158,7 +158,11 @@ static int take_spare(struct cs_spawner *s, struct cs_spawn_guest *guest, struct
 	} while (r == -EEXIST && s->prefix && cs_spawner_next_name(s, guest, err) == 0);
 	if (r < 0)
 		return r;
-	guest->created = guest->taken = true;
+	guest->created = true;
+	guest->pidfd = cs_spawner_raise_fd(pidfd_open(pid, 0));
+	if (guest->pidfd < 0)
+		return cs_fail_errno(err, errno, "its monitor (process %d)", (int)pid);
+	guest->taken = true;
 	guest->pid = pid;
 	guest->state = CS_SPAWN_STARTED;
 	r = raise_fd(&fd, err);
@@ -208,14 +212,25 @@ static int start_guest(struct cs_spawner *s, struct cs_spawn_guest *guest, struc
 /* Wait for the end of a monitor: our child, or one that was a spare and is its keeper's. */
 static void await_end(struct cs_spawn_guest *guest)
 {
-	cs_auto(cs_fd_closep) int fd = guest->taken ? pidfd_open(guest->pid, 0) : -1;
-	struct pollfd item = { .fd = fd, .events = POLLIN };
+	struct pollfd item = { .fd = guest->pidfd, .events = POLLIN };
 
-	while (guest->taken && fd >= 0 && poll(&item, 1, -1) < 0 && errno == EINTR)
+	while (guest->taken && poll(&item, 1, -1) < 0 && errno == EINTR)
 		;
 	while (!guest->taken && waitpid(guest->pid, NULL, 0) < 0 && errno == EINTR)
 		;
+	if (guest->taken)
+		cs_fd_closep(&guest->pidfd);
 	guest->pid = 0;
+}
+
+/* The pid of what is no child of ours may be another's by now. */
+static void end_monitor(struct cs_spawn_guest *guest)
+{
+	if (guest->taken)
+		pidfd_send_signal(guest->pidfd, SIGKILL, NULL, 0);
+	else
+		kill(guest->pid, SIGKILL);
+	await_end(guest);
 }
 
 void cs_spawner_take_back(struct cs_store *store, struct cs_spawn_guest *guest)
@@ -224,10 +239,8 @@ void cs_spawner_take_back(struct cs_store *store, struct cs_spawn_guest *guest)
 
 	cs_fd_closep(&guest->event_fd);
 	guest->state = CS_SPAWN_FAILED;
-	if (guest->pid > 0) {
-		kill(guest->pid, SIGKILL);
-		await_end(guest);
-	}
+	if (guest->pid > 0)
+		end_monitor(guest);
 	if (guest->created && cs_overlay_remove(store, guest->name, &err) < 0)
 		cs_cmd_complain(&err);
 	guest->created = false;

@@ -53,7 +53,8 @@ struct cs_spawn_guest {
 	bool created; /* its overlay is ours: removed when it fails */
 	bool taken;   /* it was a spare: no child of ours */
 	pid_t pid;
-	int event_fd;                  /* private */
+	int event_fd; /* private */
+	int pidfd;    /* private, of one that was taken; kept for cs_spawner_take_back() */
 	uint64_t running_us, ready_us; /* since cs_spawner_run() began; 0: not yet */
 };
 
