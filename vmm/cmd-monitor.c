@@ -342,7 +342,7 @@ static int become_guest(struct monitor *m, uid_t uid, struct cs_err *err)
 {
 	int keeper_fd, fd, r;
 
-	r = cs_machine_get_set(m->machine, err);
+	r = cs_machine_start_held(m->machine, err);
 	if (r < 0)
 		return r;
 	cs_write_full(m->event_fd, "W", 1);

@@ -306,7 +306,7 @@ static int start_vcpus(struct cs_machine *machine, struct cs_err *err)
 	return r;
 }
 
-int cs_machine_get_set(struct cs_machine *machine, struct cs_err *err)
+int cs_machine_start_held(struct cs_machine *machine, struct cs_err *err)
 {
 	machine->held = true;
 	return start_vcpus(machine, err);

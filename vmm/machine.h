@@ -69,7 +69,7 @@ int cs_machine_create(const struct cs_machine_spec *spec, struct cs_machine **re
 
 /* Start the threads of a machine made (later), which wait for that: behind cs_sandbox_enter(), and
  * before anybody waits for the machine. */
-int cs_machine_get_set(struct cs_machine *machine, struct cs_err *err);
+int cs_machine_start_held(struct cs_machine *machine, struct cs_err *err);
 
 /* A machine made (later) goes on from its state now, which is whole until then: (agent) says by now
  * who it is. (event_fd), as in the spec, becomes the machine's, also on failure. Its vCPUs run from
