@@ -127,6 +127,10 @@ static void listen_to(struct keeper *keeper, struct spare *spare)
 		memcpy(&why, &message[1], sizeof(why));
 		why.text[sizeof(why.text) - 1] = '\0';
 		failed(keeper, spare, &why);
+	} else if (n <= 0 && spare->waits) {
+		/* Killed, by hand or for want of memory: that says nothing of the next one. */
+		forget(spare);
+		keeper->not_before_ms = cs_cmd_now_ms() + LOOK_MS;
 	} else if (n <= 0) {
 		cs_fail(&why, EIO, "a spare (process %d) ended", (int)spare->pid);
 		failed(keeper, spare, &why);
@@ -159,6 +163,15 @@ static size_t waiting(const struct keeper *keeper)
 	for (size_t i = 0; i < keeper->n; i++)
 		n += keeper->spare[i].waits;
 	return n;
+}
+
+static bool is_making(const struct keeper *keeper)
+{
+	for (size_t i = 0; i < keeper->n; i++) {
+		if (keeper->spare[i].pid && !keeper->spare[i].waits)
+			return true;
+	}
+	return false;
 }
 
 static int make_up(struct keeper *keeper, struct cs_err *err)
@@ -267,7 +280,8 @@ static void tell(struct keeper *keeper)
 {
 	const size_t n = waiting(keeper);
 
-	if (n == keeper->n)
+	/* Who would change the template waits for that. */
+	if (!is_making(keeper))
 		cs_fd_closep(&keeper->lock_fd);
 	if (keeper->told || n < keeper->n)
 		return;
