@@ -54,6 +54,7 @@ struct cs_agent {
 	struct cs_message *out;
 	const char *out_at;
 	size_t out_left;
+	bool config_owed; /* to a guest that was resumed: as of when it is sent */
 	bool thaw_owed, freeze_owed, stop_owed, ping_owed;
 	bool pinged;           /* and not answered so far */
 	uint32_t freeze_flags; /* payload of FREEZE */
@@ -69,7 +70,7 @@ static void disconnect(struct cs_agent *agent)
 	agent->out = cs_message_free(agent->out);
 	agent->out_left = 0;
 	agent->freeze = FREEZE_NONE;
-	agent->going_down = agent->thaw_owed = agent->freeze_owed = false;
+	agent->going_down = agent->config_owed = agent->thaw_owed = agent->freeze_owed = false;
 	agent->pinged = agent->ping_owed = false;
 }
 
@@ -149,6 +150,10 @@ static bool put_owed(struct cs_agent *agent)
 	if (agent->stage < STAGE_HELLO)
 		return true;
 
+	if (agent->config_owed) {
+		agent->config_owed = false;
+		return put_out(agent, make_config(&agent->spec, agent->version));
+	}
 	/* In this order: a FREEZE behind which a THAW is owed has been taken back instead. */
 	if (agent->thaw_owed) {
 		agent->thaw_owed = false;
@@ -447,11 +452,8 @@ int cs_agent_resume(struct cs_agent *agent)
 		return -1;
 	agent->version = cs_agent_version(agent);
 	agent->stage = STAGE_HELLO;
-	if (put_out(agent, make_config(&agent->spec, agent->version)) && flush(agent))
-		return fd;
-	disconnect(agent);
-	cs_fd_closep(&fd);
-	return -1;
+	agent->config_owed = true;
+	return fd;
 }
 
 /* What is owed, unless something is on its way. When that fails the loop will find a connection
@@ -463,6 +465,12 @@ static bool flush_now(struct cs_agent *agent)
 
 	shutdown(agent->fd, SHUT_RDWR);
 	return false;
+}
+
+void cs_agent_wake(struct cs_agent *agent)
+{
+	if (agent->config_owed)
+		flush_now(agent);
 }
 
 int cs_agent_stop(struct cs_agent *agent, enum cs_wire_stop how, uint32_t grace_ms)

@@ -58,9 +58,12 @@ uint32_t cs_agent_version(const struct cs_agent *agent);
 void cs_agent_expect(struct cs_agent *agent, uint32_t version);
 
 /* The machine goes on from a saved state, its control connection too: the device's end of a
- * socketpair on which the guest, frozen since it was saved, is told who it is now; ready() follows.
+ * socketpair on which the guest, frozen since it was saved, is going to be told who it is now.
  * -1: there is no memory for it, or an agent is connected. */
 int cs_agent_resume(struct cs_agent *agent);
+
+/* Tell it, unless that is done, with time and random bytes as of now; ready() follows. */
+void cs_agent_wake(struct cs_agent *agent);
 
 /* Ask the agent to stop or reboot the guest, (grace_ms) between SIGTERM and SIGKILL of what runs
  * there. Kept until the agent has said HELLO when it has not so far: then -EAGAIN. The latest
@@ -86,7 +89,7 @@ int cs_agent_ping(struct cs_agent *agent);
 /* The agent has said READY and is still connected. */
 bool cs_agent_is_ready(const struct cs_agent *agent);
 
-/* It has been sent its CONFIG and will answer with READY: it is about to serve. */
+/* It has been sent its CONFIG, or is owed it, and will answer with READY: it is about to serve. */
 bool cs_agent_is_waking(const struct cs_agent *agent);
 
 struct cs_agent *cs_agent_free(struct cs_agent *agent);

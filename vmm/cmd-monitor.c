@@ -280,6 +280,8 @@ static int build(struct monitor *m, struct cs_err *err)
 		.vsock_path = m->vsock_path,
 		.memory_fd = -1,
 		.agent = &m->agent,
+		.turn_fd = m->spec->turn_fd,
+		.over_fd = m->spec->over_fd,
 		.later = m->spec->spare,
 	};
 	int r;

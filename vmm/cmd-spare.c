@@ -62,6 +62,8 @@ static _Noreturn void become_spare(const struct keeper *keeper, int event_fd)
 		.guest = "spare",
 		.event_fd = event_fd,
 		.spare = true,
+		.turn_fd = -1,
+		.over_fd = -1,
 	};
 
 	signal(SIGCHLD, SIG_DFL);

@@ -20,8 +20,6 @@
 #include "cow/life.h"
 #include "cow/overlay.h"
 #include "cow/spare.h"
-#include "store/base/io.h"
-#include "store/base/num.h"
 #include "store/base/own.h"
 #include "vmm/kvm.h"
 
@@ -77,7 +75,7 @@ static int raise_fd(int *fd, struct cs_err *err)
 /* ---- one guest ----------------------------------------------------------------------------- */
 
 static _Noreturn void become_monitor(const struct cs_spawner *s, const struct cs_spawn_guest *guest,
-				     int event_fd)
+				     int event_fd, int turn_fd, int over_fd)
 {
 	struct cs_card card = *s->card;
 	const struct cs_monitor_spec spec = {
@@ -87,6 +85,8 @@ static _Noreturn void become_monitor(const struct cs_spawner *s, const struct cs
 		.card = &card,
 		.guest = guest->name,
 		.event_fd = event_fd,
+		.turn_fd = turn_fd,
+		.over_fd = over_fd,
 	};
 
 	card.resume = card.resume && !s->cold;
@@ -115,6 +115,8 @@ static int fork_guest(struct cs_spawner *s, struct cs_spawn_guest *guest, struct
 	struct epoll_event event = { .events = EPOLLIN, .data.u32 = (uint32_t)(guest - s->guests) };
 	cs_auto(cs_fd_closep) int read_fd = -1;
 	cs_auto(cs_fd_closep) int write_fd = -1;
+	cs_auto(cs_fd_closep) int turn_fd = -1;
+	cs_auto(cs_fd_closep) int over_fd = -1;
 	int pipes[2];
 	pid_t pid;
 	int r;
@@ -128,6 +130,11 @@ static int fork_guest(struct cs_spawner *s, struct cs_spawn_guest *guest, struct
 	r = raise_fd(&read_fd, err);
 	if (r < 0)
 		return r;
+	if (s->turns && !s->cold) {
+		r = cs_spawner_turns_next(s->turns, &turn_fd, &over_fd, err);
+		if (r < 0)
+			return r;
+	}
 	fcntl(read_fd, F_SETFL, O_NONBLOCK);
 	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, read_fd, &event) < 0)
 		return cs_fail_errno(err, errno, "cannot watch a pipe");
@@ -136,7 +143,7 @@ static int fork_guest(struct cs_spawner *s, struct cs_spawn_guest *guest, struct
 		return cs_fail_errno(err, errno,
 				     "cannot start a process (see clearstore doctor for limits)");
 	if (pid == 0)
-		become_monitor(s, guest, write_fd);
+		become_monitor(s, guest, write_fd, turn_fd, over_fd);
 	guest->pid = pid;
 	guest->event_fd = cs_steal_fd(&read_fd);
 	guest->state = CS_SPAWN_STARTED;
@@ -454,27 +461,11 @@ static int open_spawner(struct cs_spawner *s, const sigset_t *set, struct cs_err
 
 static void close_spawner(struct cs_spawner *s)
 {
+	s->turns = cs_spawner_turns_free(s->turns);
 	cs_fd_closep(&s->lock_fd);
 	cs_fd_closep(&s->signal_fd);
 	cs_fd_closep(&s->epoll_fd);
 	cs_host_kvm_freep(&s->own_kvm);
-}
-
-/* How many threads of this host run or want to, now (proc(5), loadavg); 0: it does not tell. */
-static size_t runnable(void)
-{
-	cs_auto(cs_mem_freep) char *text = NULL;
-	uint64_t n = 0;
-	char *from, *end;
-
-	if (cs_read_file_at(AT_FDCWD, "/proc/loadavg", 128, &text, NULL) < 0)
-		return 0;
-	end = strchr(text, '/');
-	if (!end)
-		return 0;
-	*end = '\0';
-	from = strrchr(text, ' ');
-	return from && cs_parse_u64(from + 1, UINT32_MAX, &n) == 0 ? n : 0;
 }
 
 /* Who waits for answers gets them sooner when not all guests wake at once: each that waits for its
@@ -496,13 +487,24 @@ static void keep_pace(struct cs_spawner *s)
 	if (!s->kvm)
 		return; /* what is there already is no crowd */
 	cs_host_kvm_info(s->kvm, &host);
-	if (host.standard || s->started < CROWD_PER_CPU * cpus)
+	if (host.standard || (s->turns && !s->cold) || s->started < CROWD_PER_CPU * cpus)
 		return;
 	for (unsigned waited = 0; waited < CROWD_MS && !s->interrupted; waited += CROWD_LOOK_MS) {
-		if (runnable() <= CROWD_PER_CPU * cpus)
+		if (cs_spawner_runnable() <= CROWD_PER_CPU * cpus)
 			return;
 		serve(s, CROWD_LOOK_MS);
 	}
+}
+
+/* Many that go on from a saved state, and nobody waits for the first to answer: then they are all
+ * made first, and wake in turns, or when somebody wants something of one. */
+static int take_turns(struct cs_spawner *s, struct cs_err *err)
+{
+	const size_t cpus = (size_t)sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (s->wait || !s->card->resume || s->spares || s->n <= CROWD_PER_CPU * cpus)
+		return 0;
+	return cs_spawner_turns_create(cpus, &s->turns, err);
 }
 
 static void start_all(struct cs_spawner *s)
@@ -519,6 +521,7 @@ static void start_all(struct cs_spawner *s)
 		}
 		serve(s, 0);
 	}
+	cs_spawner_turns_begin(s->turns);
 	while (s->settled < s->started && !s->interrupted)
 		await(s);
 	for (size_t i = 0; i < s->started && s->interrupted; i++) {
@@ -571,6 +574,8 @@ int cs_spawner_run(struct cs_spawner *s, struct cs_err *err)
 	ending_signals(&set);
 	sigprocmask(SIG_BLOCK, &set, &before);
 	r = open_spawner(s, &set, err);
+	if (r == 0)
+		r = take_turns(s, err);
 	if (r == 0) {
 		start_all(s);
 		show(s, true);

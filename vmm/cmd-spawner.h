@@ -30,6 +30,7 @@ struct cs_monitor_spec {
 	 * is told 'W' when it waits, 'T' when it was taken; or 'E'. When its reader is gone, it
 	 * ends. */
 	bool spare;
+	int turn_fd, over_fd; /* of the machine (vmm/machine.h), whose they become; -1: none */
 };
 
 /* Become the monitor of a guest that exists: cut loose from terminal and session, enter the card,
@@ -38,6 +39,25 @@ struct cs_monitor_spec {
 _Noreturn void cs_monitor_main(const struct cs_monitor_spec *spec);
 
 /* ---- the spawner: cmd-spawner.c ------------------------------------------------------------ */
+
+/* How many threads of this host run or want to, now (proc(5), loadavg); 0: it does not tell. */
+size_t cs_spawner_runnable(void);
+
+/* The turns in which many guests that go on from a saved state wake: cmd-spawner-turns.c */
+struct cs_spawner_turns;
+
+/* (at_once) of them at a time, at least 1. */
+int cs_spawner_turns_create(size_t at_once, struct cs_spawner_turns **ret, struct cs_err *err);
+
+/* Of one more guest, for its monitor's spec; the caller's, who closes both when it has forked. */
+int cs_spawner_turns_next(struct cs_spawner_turns *turns, int *ret_turn_fd, int *ret_over_fd,
+			  struct cs_err *err);
+
+/* The first may wake, which happens also when this process ends; NULL is fine. */
+void cs_spawner_turns_begin(struct cs_spawner_turns *turns);
+
+struct cs_spawner_turns *cs_spawner_turns_free(struct cs_spawner_turns *turns);
+CS_DEFINE_AUTO(cs_spawner_turns);
 
 enum cs_spawn_state {
 	CS_SPAWN_PLANNED,
@@ -75,6 +95,7 @@ struct cs_spawner {
 	/* private */
 	int epoll_fd, signal_fd, lock_fd;
 	struct cs_host_kvm *own_kvm;
+	struct cs_spawner_turns *turns; /* NULL: they wake as they come */
 	uint64_t begun_us, shown_us;
 	size_t started, settled, failed;
 	unsigned number; /* last one tried behind (prefix) */

@@ -134,6 +134,11 @@ static int resume_port(void *arg, uint32_t port)
 	return port == CS_WIRE_CONTROL_PORT ? cs_agent_resume(machine->agent) : -1;
 }
 
+static void guest_wanted(void *arg)
+{
+	cs_machine_rouse(arg);
+}
+
 static int add_vsock(struct cs_machine *machine, struct cs_err *err)
 {
 	const struct cs_virtio_vsock_spec spec = {
@@ -142,6 +147,7 @@ static int add_vsock(struct cs_machine *machine, struct cs_err *err)
 		.path = machine->spec.vsock_path,
 		.serve = serve_port,
 		.resume = resume_port,
+		.wanted = guest_wanted,
 		.serve_arg = machine,
 	};
 	struct cs_virtio *device;

@@ -28,6 +28,7 @@ static void agent_ready(void *arg)
 	machine->agent_gone = false;
 	cs_timer_set(machine->halt_timer, 0);
 	cs_pings_answered(machine->pings);
+	cs_machine_end_turn(machine);
 	if (machine->event_fd < 0)
 		return;
 	if (write(machine->event_fd, "A", 1) != 1)
@@ -221,12 +222,14 @@ static int control_console(void *arg, int fd, struct cs_err *err)
 	struct cs_machine *machine = arg;
 	int r = cs_virtio_console_attach(machine->console, fd);
 
+	cs_machine_rouse(machine);
 	return r < 0 ? cs_fail_errno(err, r, "cannot attach to the console") : 0;
 }
 
 static int control_save(void *arg, struct cs_control_client *client, const int fds[], size_t n,
 			const char *words, struct cs_err *err)
 {
+	cs_machine_rouse(arg);
 	return cs_snapshot_begin(arg, client, fds, n, words, err);
 }
 
@@ -237,8 +240,9 @@ static int control_fold(void *arg, struct cs_control_client *client, struct cs_e
 
 static int control_ping(void *arg, struct cs_control_client *client, struct cs_err *err)
 {
-	const struct cs_machine *machine = arg;
+	struct cs_machine *machine = arg;
 
+	cs_machine_rouse(machine);
 	return cs_pings_begin(machine->pings, client, err);
 }
 

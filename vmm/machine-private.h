@@ -45,6 +45,8 @@ struct cs_machine {
 	int event_fd; /* who spawned us waits for 'R' and 'A' */
 	int signal_fd;
 	struct cs_watch *signal_watch;
+	int turn_fd, over_fd; /* of the spec */
+	struct cs_watch *turn_watch;
 
 	struct cs_machine_vcpu *vcpu; /* spec.vcpus of them */
 	pthread_cond_t unpaused, one_parked;
@@ -83,6 +85,15 @@ void cs_machine_access(struct cs_machine *machine, uint64_t gpa, void *data, uns
 
 /* Start the services of the host side: control socket, agent (machine-host.c). */
 int cs_machine_add_services(struct cs_machine *machine, struct cs_err *err);
+
+/* Its guest wakes when its turn comes (machine-turn.c); lock held. */
+int cs_machine_await_turn(struct cs_machine *machine, struct cs_err *err);
+
+/* It wakes at once: somebody wants something of it. */
+void cs_machine_rouse(struct cs_machine *machine);
+
+/* It is awake: the next may, if it was this one's turn. */
+void cs_machine_end_turn(struct cs_machine *machine);
 
 /* Does what the guest wrote wait for room on the host? Lock held. */
 static inline bool cs_machine_waits(const struct cs_machine *machine)

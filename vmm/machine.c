@@ -339,6 +339,8 @@ static struct cs_machine *new_machine(const struct cs_machine_spec *spec)
 	machine->mem.ram = *spec->ram;
 	machine->vm_fd = machine->signal_fd = machine->pagemap_fd = -1;
 	machine->event_fd = spec->event_fd;
+	machine->turn_fd = spec->turn_fd;
+	machine->over_fd = spec->over_fd;
 	machine->serial.log_fd = spec->log_fd;
 	machine->status = -1;
 	for (unsigned i = 0; i < CS_MACHINE_DEVICES; i++)
@@ -402,6 +404,10 @@ int cs_machine_run(struct cs_machine *machine, enum cs_stop *ret, int *ret_statu
 	/* What the way here took and gave back, of the sandbox's filter most, is dirty memory that
 	 * each guest would keep. While the first vCPU sets out. */
 	malloc_trim(0);
+	pthread_mutex_lock(&machine->lock);
+	if (r == 0)
+		r = cs_machine_await_turn(machine, err);
+	pthread_mutex_unlock(&machine->lock);
 	if (r == 0)
 		r = cs_loop_run(machine->loop, err);
 	join_vcpus(machine);
@@ -441,10 +447,13 @@ struct cs_machine *cs_machine_free(struct cs_machine *machine)
 	cs_timer_free(machine->halt_timer);
 	cs_timer_free(machine->stop_timer);
 	cs_watch_free(machine->signal_watch);
+	cs_watch_free(machine->turn_watch);
 	cs_fd_closep(&machine->signal_fd);
 	cs_loop_free(machine->loop);
 	cs_fd_closep(&machine->vm_fd);
 	cs_fd_closep(&machine->event_fd);
+	cs_fd_closep(&machine->turn_fd);
+	cs_fd_closep(&machine->over_fd);
 	cs_fd_closep(&machine->pagemap_fd);
 	free(machine->state);
 	pthread_cond_destroy(&machine->unpaused);

@@ -48,6 +48,12 @@ struct cs_machine_spec {
 	 * the first KVM_RUN entered, 'A' when the agent is ready; the descriptor is closed behind
 	 * 'A' or when the machine ends. */
 	int event_fd;
+	/* One of many that go on from a saved state at once, whose guests wake in turns: its turn
+	 * has come when (turn_fd), a pipe, is at its end, and is over when (over_fd), written to by
+	 * nobody, is closed. Until then its vCPUs run and halt, and the guest is told nothing,
+	 * unless somebody wants something of it. Both become the machine's; -1: it wakes at once,
+	 * nobody waits for it. */
+	int turn_fd, over_fd;
 	bool later; /* only read boot->state_fd: cs_machine_go_on() goes on from what it says */
 };
 

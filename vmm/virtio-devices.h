@@ -73,7 +73,9 @@ struct cs_virtio_vsock_spec {
 	/* The same for one that serve() had answered when the machine was saved: the guest, of a
 	 * clone now, takes it for the same connection. NULL: there is none. */
 	int (*resume)(void *arg, uint32_t port);
-	void *serve_arg;
+	/* A client on the host is there; NULL: nobody wants to know. */
+	void (*wanted)(void *arg);
+	void *serve_arg; /* of all three */
 };
 int cs_virtio_vsock_create(const struct cs_virtio_vsock_spec *spec, struct cs_loop *loop,
 			   struct cs_virtio **ret, struct cs_err *err);

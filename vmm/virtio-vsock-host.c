@@ -104,6 +104,8 @@ static void on_listen(void *arg, uint32_t events)
 {
 	struct cs_vsock *vsock = arg;
 
+	if (vsock->wanted)
+		vsock->wanted(vsock->serve_arg);
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
 		int fd = accept4(vsock->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		struct cs_vsock_conn *conn;

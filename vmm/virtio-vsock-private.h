@@ -123,6 +123,7 @@ struct cs_vsock {
 	char *path;
 	int (*serve)(void *arg, uint32_t port);
 	int (*resume)(void *arg, uint32_t port);
+	void (*wanted)(void *arg);
 	void *serve_arg;
 	struct cs_timer *timer;
 	bool tx_paused;  /* too many resets wait */

@@ -411,6 +411,7 @@ int cs_virtio_vsock_create(const struct cs_virtio_vsock_spec *spec, struct cs_lo
 	vsock->listen_fd = spec->listen_fd;
 	vsock->serve = spec->serve;
 	vsock->resume = spec->resume;
+	vsock->wanted = spec->wanted;
 	vsock->serve_arg = spec->serve_arg;
 	TAILQ_INIT(&vsock->all);
 	TAILQ_INIT(&vsock->ready);

@@ -187,6 +187,10 @@ static void test_resume(void **state)
 	assert_true(fd >= 0);
 	assert_int_equal(cs_agent_resume(w->agent), -1);
 	assert_int_equal(cs_agent_serve(w->agent, CS_WIRE_CONTROL_PORT), -1);
+	settle(w->loop);
+	assert_silent(fd); /* until it is its turn */
+	cs_agent_wake(w->agent);
+	cs_agent_wake(w->agent);
 	get(fd, CS_WIRE_CONFIG, payload, sizeof(payload));
 	memcpy(&fixed[0], payload, sizeof(fixed[0]));
 	assert_int_equal(cs_agent_freeze(w->agent, 0), -ENOTCONN);
@@ -199,17 +203,16 @@ static void test_resume(void **state)
 	settle(w->loop);
 	assert_int_equal(w->lost, 1);
 
-	/* Each time another seed, and other ids. */
+	/* Each time another seed, and other ids. Who is told to stop is told first who it is. */
 	fd = cs_agent_resume(w->agent);
+	assert_int_equal(cs_agent_stop(w->agent, CS_WIRE_POWEROFF, 5), 0);
 	assert_int_equal(get(fd, CS_WIRE_CONFIG, payload, sizeof(payload)),
 			 sizeof(fixed[1]) + sizeof("web\0\3\0\0\0sh\0-c\0exit 7\0\1\0\0\0A=1"));
 	memcpy(&fixed[1], payload, sizeof(fixed[1]));
 	assert_memory_not_equal(fixed[0].seed, fixed[1].seed, sizeof(fixed[0].seed));
 	assert_memory_not_equal(fixed[0].boot_id, fixed[1].boot_id, 16);
 	assert_memory_not_equal(fixed[0].machine_id, fixed[1].machine_id, 16);
-	put(fd, CS_WIRE_READY, NULL, 0);
-	settle(w->loop);
-	assert_int_equal(cs_agent_freeze(w->agent, 0), 0);
+	get(fd, CS_WIRE_STOP, payload, sizeof(payload));
 	close(fd);
 }
 
