@@ -4,6 +4,7 @@ nobody else's traces are disturbed."""
 import contextlib
 import os
 import re
+import subprocess
 
 TRACING = "/sys/kernel/tracing"
 KVM_RUN = 0xAE80
@@ -17,6 +18,10 @@ class FirstRun:
     def __init__(self, program):
         self.program = os.path.realpath(program)
         self.folder = f"{TRACING}/instances/clearstore-{os.getpid()}"
+        # Where no service manager has mounted it nobody else has: ours goes again.
+        self.mounted = not os.path.isdir(f"{TRACING}/instances") and subprocess.run(
+            ["mount", "-t", "tracefs", "clearstore", TRACING], check=False,
+            stderr=subprocess.DEVNULL).returncode == 0
         try:
             os.mkdir(self.folder)
             self.write("trace_clock", "mono")
@@ -61,3 +66,6 @@ class FirstRun:
             with contextlib.suppress(OSError):
                 os.rmdir(self.folder)
         self.folder = None
+        if self.mounted:
+            subprocess.run(["umount", TRACING], check=False, stderr=subprocess.DEVNULL)
+        self.mounted = False
