@@ -47,6 +47,7 @@ struct cs_machine {
 	struct cs_watch *signal_watch;
 	int turn_fd, over_fd; /* of the spec */
 	struct cs_watch *turn_watch;
+	struct cs_timer *turn_timer; /* armed while it is its turn */
 
 	struct cs_machine_vcpu *vcpu; /* spec.vcpus of them */
 	pthread_cond_t unpaused, one_parked;

@@ -448,6 +448,7 @@ struct cs_machine *cs_machine_free(struct cs_machine *machine)
 	cs_timer_free(machine->stop_timer);
 	cs_watch_free(machine->signal_watch);
 	cs_watch_free(machine->turn_watch);
+	cs_timer_free(machine->turn_timer);
 	cs_fd_closep(&machine->signal_fd);
 	cs_loop_free(machine->loop);
 	cs_fd_closep(&machine->vm_fd);

@@ -54,10 +54,16 @@ for ((i = last + 1; i < many - 5; i++)); do
 	claim "$me-$i still waits" asleep "$me-$i"
 done
 
-# One dead, the others go on: all turns come.
+# One dead, one paused, the others go on: all turns come.
+paused=$me-$((last + 2))
+claim "pause" cs pause "$paused"
 kill -KILL "${pids[0]}"
 kill -CONT "${pids[@]}" 2>/dev/null || true
-claim "those behind a dead one and a late one wake" eventually 60 all_awake $((last + 1)) $((many - 6))
+claim "those behind a dead one and a late one wake" eventually 60 awake "$me-$((last + 1))"
+claim "and those behind a paused one" eventually 60 all_awake $((last + 3)) $((many - 6))
+is "which is that still" paused "$(field "$paused" machine)"
+claim "resume" cs resume "$paused"
+claim "it wakes" eventually 60 awake "$paused"
 seen=$(for ((i = last + 1; i < many - 5; i++)); do cs exec "$me-$i" -- cat /proc/sys/kernel/random/boot_id; done)
 is "each is another machine" $((many - 6 - last)) "$(sort -u <<<"$seen" | wc -l)"
 
