@@ -46,10 +46,11 @@ size_t cs_spawner_runnable(void);
 /* The turns in which many guests that go on from a saved state wake: cmd-spawner-turns.c */
 struct cs_spawner_turns;
 
-/* (at_once) of them at a time, at least 1. */
+/* (at_once) of them at a time, at least 1. -ENOMEM, -EMFILE with words, as of the next. */
 int cs_spawner_turns_create(size_t at_once, struct cs_spawner_turns **ret, struct cs_err *err);
 
-/* Of one more guest, for its monitor's spec; the caller's, who closes both when it has forked. */
+/* Of one more guest, for its monitor's spec; the caller's, who closes both when it has forked. When
+ * what is called (over) is closed by all, or its holder is dead, so is the turn. */
 int cs_spawner_turns_next(struct cs_spawner_turns *turns, int *ret_turn_fd, int *ret_over_fd,
 			  struct cs_err *err);
 
