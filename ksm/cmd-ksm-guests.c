@@ -13,6 +13,7 @@
 #include "cow/life.h"
 #include "ksm/cmd-running.h"
 #include "ksm/meter.h"
+#include "ksm/rounds.h"
 #include "ksm/trial.h"
 #include "store/base/num.h"
 #include "vmm/cmd-common.h"
@@ -25,7 +26,7 @@
 #define METER_MAX  128   /* asked for their memory, */
 #define METER_MS   400   /* and not more often than this: at the end of a pass we look often */
 #define PROFIT_MAX 16    /* asked whether merging pays */
-#define YOUNG_MS   30000 /* so long a guest is asked each time: it grows */
+#define YOUNG_MS   30000 /* so long a guest is asked more often: it grows */
 #define TRIES      3
 #define AGAIN_MS   60000 /* until one that did not answer is asked again */
 
@@ -46,7 +47,8 @@ struct cs_ksm_guests {
 	char domain[64]; /* whose guests are enrolled; "": none yet */
 	struct guest *v; /* ascending by pid */
 	size_t n, sorted, room;
-	size_t meter_at, profit_at; /* whose turn it is */
+	struct cs_ksm_rounds metered; /* whose turn it is */
+	size_t profit_at;
 	int64_t scanned_ms, metered_ms;
 	bool hung; /* one did not answer in this look: no other is asked, the host may be short */
 	bool told_of_others;
@@ -276,27 +278,32 @@ static void settle(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
 
 /* ---- what they have ------------------------------------------------------------------------ */
 
+static enum cs_ksm_age age_of(void *arg, size_t i)
+{
+	const struct looking *looking = arg;
+	const struct guest *guest = &looking->g->v[i];
+
+	if (!guest->enrolled)
+		return CS_KSM_NOBODY;
+	return looking->now->at_ms - guest->since_ms > YOUNG_MS ? CS_KSM_GROWN : CS_KSM_YOUNG;
+}
+
+static void meter_one(void *arg, size_t i)
+{
+	const struct looking *looking = arg;
+	struct guest *guest = &looking->g->v[i];
+
+	cs_meter_private(looking->g->spec.proc, guest->pid, &guest->bytes);
+}
+
 static void meter(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
 {
-	unsigned asked = 0;
+	struct looking looking = { g, now, 0 };
 
 	if (now->at_ms - g->metered_ms < METER_MS)
 		return;
 	g->metered_ms = now->at_ms;
-	for (size_t i = 0; i < g->n && asked < METER_MAX; i++) {
-		struct guest *guest = &g->v[i];
-
-		if (!guest->enrolled || now->at_ms - guest->since_ms > YOUNG_MS)
-			continue;
-		asked++;
-		cs_meter_private(g->spec.proc, guest->pid, &guest->bytes);
-	}
-	for (size_t i = 0; i < g->n && asked < METER_MAX; i++, asked++) {
-		struct guest *guest = &g->v[g->meter_at++ % g->n];
-
-		if (guest->enrolled)
-			cs_meter_private(g->spec.proc, guest->pid, &guest->bytes);
-	}
+	cs_ksm_rounds_look(&g->metered, g->n, METER_MAX, age_of, meter_one, &looking);
 }
 
 /* Those for whom merging costs more than it saves go out when next guests are settled. */
