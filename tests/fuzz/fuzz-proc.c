@@ -11,6 +11,7 @@
 #include "ksm/keep.h"
 #include "ksm/ksm.h"
 #include "ksm/meter.h"
+#include "tests/fake/ksm-files.h"
 #include "tests/fuzz/fuzz.h"
 
 #define N(array) (sizeof(array) / sizeof((array)[0]))
@@ -18,45 +19,10 @@
 
 const uint64_t fuzz_inputs = 2000;
 
-struct file {
-	const char *name, *text;
-};
-
-static const struct file files[] = {
-	{ "ksm/run", "1\n" },
-	{ "ksm/pages_to_scan", "100\n" },
-	{ "ksm/sleep_millisecs", "20\n" },
-	{ "ksm/use_zero_pages", "0\n" },
-	{ "ksm/smart_scan", "1\n" },
-	{ "ksm/advisor_mode", "[none] scan-time\n" },
-	{ "ksm/advisor_max_cpu", "70\n" },
-	{ "ksm/advisor_min_pages_to_scan", "500\n" },
-	{ "ksm/advisor_max_pages_to_scan", "30000\n" },
-	{ "ksm/advisor_target_scan_time", "200\n" },
-	{ "ksm/pages_shared", "11\n" },
-	{ "ksm/pages_sharing", "222\n" },
-	{ "ksm/pages_unshared", "3333\n" },
-	{ "ksm/pages_volatile", "44\n" },
-	{ "ksm/pages_scanned", "66666\n" },
-	{ "ksm/pages_skipped", "777\n" },
-	{ "ksm/ksm_zero_pages", "88\n" },
-	{ "ksm/full_scans", "5\n" },
-	{ "ksm/general_profit", "-9999\n" },
-	{ "proc/vmstat", "nr_free_pages 1\ncow_ksm 123\nksm_swpin_copy 4\n" },
-	{ "proc/meminfo",
-	  "MemTotal:       2000 kB\nMemFree: 1 kB\nMemAvailable:   1000 kB\nBuffers: 1 "
-	  "kB\nCached: 2 kB\nActive(file): 3 kB\nInactive(file): 4 kB\nAnonPages:   "
-	  "300 kB\nShmem: 5 kB\nKReclaimable: 6 kB\nSlab: 7 kB\nSUnreclaim: 8 "
-	  "kB\nKernelStack: 9 kB\nPageTables: 10 kB\nSecPageTables: 11 "
-	  "kB\nVmallocUsed: 12 kB\nPercpu: 13 kB\n" },
-	{ "proc/pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=20755396\n"
-				  "full avg10=0.00 avg60=0.00 avg300=0.00 total=7600623\n" },
+/* Besides those of tests/fake/ksm-files.h. */
+static const struct fake_file more_files[] = {
 	{ "proc/zoneinfo",
 	  "Node 0, zone DMA\n  pagesets\n    cpu: 0\n              count:    12\n" },
-	{ "proc/sys/kernel/random/boot_id", "5fd1-aa\n" },
-	{ "proc/37/comm", "ksmd\n" },
-	{ "proc/37/status", "Name:\tksmd\nPid:\t37\nPPid:\t2\nVmPTE:\t     120 kB\n" },
-	{ "proc/37/schedstat", "1234567890 22 33\n" },
 	{ "proc/37/statm", "1000 500 300 1 0 200 0\n" },
 	{ "proc/37/stat", "37 (x y) S 1 2 3 4 5 6 7 8 9 10 150 50 13 14 15 16 17 18 2222 20\n" },
 	{ "proc/37/ksm_stat", "ksm_rmap_items 5\nksm_zero_pages 1\nksm_merging_pages 3\n"
@@ -71,6 +37,18 @@ static const struct file files[] = {
 	{ "run/ksm.saved", "format 1\nboot 5fd1-aa\nrun 0\npages_to_scan 100\nsleep_ms 20\n" },
 };
 
+/* NULL: there are no more. */
+static const struct fake_file *nth_file(size_t i)
+{
+	if (i < fake_ksm_old_n)
+		return &fake_ksm_old[i];
+	i -= fake_ksm_old_n;
+	if (i < fake_ksm_new_n)
+		return &fake_ksm_new[i];
+	i -= fake_ksm_new_n;
+	return i < N(more_files) ? &more_files[i] : NULL;
+}
+
 static void put(int dirfd, const char *name, const char *text, size_t bytes)
 {
 	const int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -81,7 +59,7 @@ static void put(int dirfd, const char *name, const char *text, size_t bytes)
 }
 
 /* A file that is gone, cut off, has a number that no kernel has, or bytes from somewhere. */
-static void spoil(int dirfd, struct fuzz_input *in, const struct file *file)
+static void spoil(int dirfd, struct fuzz_input *in, const struct fake_file *file)
 {
 	static const char *const numbers[] = { "-1",
 					       "99999999999999999999999999",
@@ -193,6 +171,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	static const char *const folders[] = { "ksm",
 					       "run",
 					       "proc",
+					       "proc/36",
 					       "proc/37",
 					       "proc/pressure",
 					       "proc/sys",
@@ -201,7 +180,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	struct fuzz_input in = { data, bytes };
 	const unsigned spoiled = 1 + fuzz_byte(&in) % 3;
 	char path[64], dir[80], proc[80], run[80];
+	const struct fake_file *file;
 	int dirfd;
+	size_t n;
 
 	/* A folder for each process, that of a fixed name: what is good in it is written anew. */
 	snprintf(path, sizeof(path), "/dev/shm/fuzz-proc.%d", (int)getpid());
@@ -210,18 +191,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	fuzz_require(dirfd >= 0);
 	for (size_t i = 0; i < N(folders); i++)
 		fuzz_require(mkdirat(dirfd, folders[i], 0700) == 0 || errno == EEXIST);
-	for (size_t i = 0; i < N(files); i++)
-		put(dirfd, files[i].name, files[i].text, strlen(files[i].text));
+	for (n = 0; (file = nth_file(n)); n++)
+		put(dirfd, file->name, file->text, strlen(file->text));
 	for (unsigned i = 0; i < spoiled; i++)
-		spoil(dirfd, &in, &files[fuzz_byte(&in) % N(files)]);
+		spoil(dirfd, &in, nth_file(fuzz_byte(&in) % n));
 	snprintf(dir, sizeof(dir), "%s/ksm", path);
 	snprintf(proc, sizeof(proc), "%s/proc", path);
 	snprintf(run, sizeof(run), "%s/run", path);
 	read_meter(proc);
 	read_ksm(dir, proc, run);
 	/* Nothing is left behind, however it ends. */
-	for (size_t i = 0; i < N(files); i++)
-		unlinkat(dirfd, files[i].name, 0);
+	for (n = 0; (file = nth_file(n)); n++)
+		unlinkat(dirfd, file->name, 0);
 	unlinkat(dirfd, "run/ksm.lock", 0);
 	for (size_t i = N(folders); i-- > 0;)
 		unlinkat(dirfd, folders[i], AT_REMOVEDIR);

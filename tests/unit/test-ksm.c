@@ -5,63 +5,28 @@
 #include "ksm/keep.h"
 #include "ksm/ksm.h"
 #include "store/base/num.h"
+#include "tests/fake/ksm-files.h"
 #include "tests/unit/scratch.h"
 
 #define N(array) (sizeof(array) / sizeof((array)[0]))
 
-struct file {
-	const char *name, *text;
-};
+static void put(const struct scratch *scratch, const struct fake_file *files, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		scratch_write(scratch->fd, files[i].name, files[i].text);
+}
 
-/* Linux 6.1 */
-static const struct file old_files[] = {
-	{ "ksm/run", "0\n" },
-	{ "ksm/pages_to_scan", "100\n" },
-	{ "ksm/sleep_millisecs", "20\n" },
-	{ "ksm/use_zero_pages", "0\n" },
-	{ "ksm/merge_across_nodes", "1\n" },
-	{ "ksm/pages_shared", "11\n" },
-	{ "ksm/pages_sharing", "222\n" },
-	{ "ksm/pages_unshared", "3333\n" },
-	{ "ksm/pages_volatile", "44\n" },
-	{ "ksm/full_scans", "5\n" },
-};
-
-/* what Linux 6.8 has besides */
-static const struct file new_files[] = {
-	{ "ksm/smart_scan", "1\n" },
-	{ "ksm/advisor_mode", "[none] scan-time\n" },
-	{ "ksm/advisor_max_cpu", "70\n" },
-	{ "ksm/advisor_min_pages_to_scan", "500\n" },
-	{ "ksm/advisor_max_pages_to_scan", "30000\n" },
-	{ "ksm/advisor_target_scan_time", "200\n" },
-	{ "ksm/pages_scanned", "66666\n" },
-	{ "ksm/pages_skipped", "777\n" },
-	{ "ksm/ksm_zero_pages", "88\n" },
-	{ "ksm/general_profit", "-9999\n" },
-	{ "proc/vmstat", "nr_free_pages 1\ncow_ksm 123\nksm_swpin_copy 4\n" },
-	{ "proc/meminfo", "MemTotal:       2000 kB\nMemFree: 1 kB\nMemAvailable:   1000 kB\n"
-			  "AnonPages:   300 kB\n" },
-	{ "proc/pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=20755396\n"
-				  "full avg10=0.00 avg60=0.00 avg300=0.00 total=7600623\n" },
-	{ "proc/sys/kernel/random/boot_id", "5fd1-aa\n" },
-	{ "proc/37/comm", "ksmd\n" },
-	{ "proc/37/status", "Name:\tksmd\nPid:\t37\nPPid:\t2\n" },
-	{ "proc/37/schedstat", "1234567890 22 33\n" },
-	{ "proc/36/comm", "ksmd\n" }, /* somebody's, who calls himself so */
-	{ "proc/36/status", "Name:\tksmd\nPid:\t36\nPPid:\t1\n" },
-	{ "proc/36/schedstat", "99 22 33\n" },
-};
-
-static void put(const struct scratch *scratch, const struct file *files, size_t n)
+/* As an old kernel says it, and a new one. */
+static void put_kernel(const struct scratch *scratch, bool is_new)
 {
 	static const char *const folders[] = { "ksm", "proc/37", "proc/36", "proc/pressure",
 					       "proc/sys/kernel/random" };
 
 	for (size_t i = 0; i < N(folders); i++)
 		assert_int_equal(cs_mkdir_path(scratch->fd, folders[i], 0755), 0);
-	for (size_t i = 0; i < n; i++)
-		scratch_write(scratch->fd, files[i].name, files[i].text);
+	put(scratch, fake_ksm_old, fake_ksm_old_n);
+	if (is_new)
+		put(scratch, fake_ksm_new, fake_ksm_new_n);
 }
 
 static struct cs_ksm *open_ksm(const struct scratch *scratch)
@@ -103,8 +68,7 @@ static void test_new_kernel(void **state)
 	struct cs_ksm_sample sample;
 	char text[1024];
 
-	put(scratch, old_files, N(old_files));
-	put(scratch, new_files, N(new_files));
+	put_kernel(scratch, true);
 	ksm = open_ksm(scratch);
 	assert_int_equal(cs_ksm_sample(ksm, &sample, NULL), 0);
 	assert_int_equal(sample.pages_shared, 11);
@@ -144,7 +108,7 @@ static void test_old_kernel(void **state)
 	struct cs_ksm_sample sample;
 	char text[1024];
 
-	put(scratch, old_files, N(old_files));
+	put_kernel(scratch, false);
 	ksm = open_ksm(scratch);
 	assert_int_equal(cs_ksm_sample(ksm, &sample, NULL), 0);
 	assert_int_equal(sample.pages_sharing, 222);
@@ -193,8 +157,7 @@ static void test_broken(void **state)
 	struct cs_ksm_setting setting = { .run = 77 };
 	struct cs_ksm_sample sample = { .at_ms = 77 };
 
-	put(scratch, old_files, N(old_files));
-	put(scratch, new_files, N(new_files));
+	put_kernel(scratch, true);
 	ksm = open_ksm(scratch);
 	for (size_t i = 0; i < N(broken); i++) {
 		for (size_t k = 0; k < N(of_sample); k++) {
@@ -222,7 +185,7 @@ static void test_broken(void **state)
 /* What of /proc is cut off, huge or missing is not known; nothing fails for it. */
 static void test_broken_proc(void **state)
 {
-	static const struct file broken[] = {
+	static const struct fake_file broken[] = {
 		{ "proc/vmstat", "cow_ksm 123" },
 		{ "proc/vmstat", "cow_ksm\n" },
 		{ "proc/vmstat", "xcow_ksm 5\n" },
@@ -241,8 +204,7 @@ static void test_broken_proc(void **state)
 	struct scratch *scratch = *state;
 	struct cs_ksm_sample sample;
 
-	put(scratch, old_files, N(old_files));
-	put(scratch, new_files, N(new_files));
+	put_kernel(scratch, true);
 	ksm = open_ksm(scratch);
 	for (size_t i = 0; i < N(broken); i++) {
 		scratch_write(scratch->fd, broken[i].name, broken[i].text);
@@ -279,8 +241,7 @@ static void test_apply(void **state)
 	struct cs_ksm_setting want = cs_ksm_setting_unknown();
 	char text[64];
 
-	put(scratch, old_files, N(old_files));
-	put(scratch, new_files, N(new_files));
+	put_kernel(scratch, true);
 	ksm = open_ksm(scratch);
 	/* Nothing is asked for, nothing is written. */
 	fchmodat(scratch->fd, "ksm", 0555, 0);
@@ -312,8 +273,7 @@ static void test_keep(void **state)
 	bool was;
 	char text[64], dir[300];
 
-	put(scratch, old_files, N(old_files));
-	put(scratch, new_files, N(new_files));
+	put_kernel(scratch, true);
 	ksm = open_ksm(scratch);
 	keep = open_keep(scratch, 0, NULL);
 	assert_int_equal(cs_ksm_keep_restore(keep, ksm, &was, NULL), 0);
@@ -376,8 +336,7 @@ static void test_saved_files(void **state)
 		bool was = false;
 		char text[64];
 
-		put(scratch, old_files, N(old_files));
-		put(scratch, new_files, N(new_files));
+		put_kernel(scratch, true);
 		ksm = open_ksm(scratch);
 		keep = open_keep(scratch, 0, NULL);
 		scratch_write(scratch->fd, "run/ksm.saved", rows[i].text);
