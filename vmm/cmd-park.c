@@ -71,6 +71,7 @@ static int park_guest(struct cs_store *store, const struct cs_cmd_guest *guest, 
 
 	if (guest->card->remove_on_exit)
 		return cs_fail(err, EBUSY, "somebody waits for its end (clearstore run)");
+	cs_cmd_guest_wait_up(guest);
 	r = is_from_memory(guest, &from_memory, err);
 	if (r == 0)
 		r = cs_park_create(store, guest->card, &park, err);

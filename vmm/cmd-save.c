@@ -184,6 +184,8 @@ static int run(const struct cs_globals *globals, void *opts, struct cs_err *err)
 	if (r == 0)
 		r = cs_cmd_guest_running(store, o->guest, &guest, err);
 	if (r == 0)
+		cs_cmd_guest_wait_up(&guest);
+	if (r == 0)
 		r = save_as(store, &guest, o->template, &result, err);
 	return r < 0 ? r : print_saved(globals, o, &result, err);
 }

@@ -7,7 +7,7 @@ alone=1
 . "$(dirname "$0")/lib.sh"
 many=${TURN_GUESTS:-20}
 at_once=$(getconf _NPROCESSORS_ONLN)
-[ "$many" -ge $((6 * at_once + 8)) ] || many=$((6 * at_once + 8))
+[ "$many" -ge $((6 * at_once + 10)) ] || many=$((6 * at_once + 10))
 
 asleep() {
 	[ "$(field "$1" machine)" = booting ]
@@ -59,7 +59,12 @@ below "and its clock is right, in seconds it is off" 3 $(($(date +%s) - now + 1)
 claim "stop" cs stop "$me-$((many - 3))"
 claim "kill" cs kill "$me-$((many - 4))"
 claim "remove" cs remove --force "$me-$((many - 5))"
-for ((i = last + 1; i < many - 5; i++)); do
+claim "save" cs save "$me-$((many - 6))" "$me-saved"
+claim "park" cs park "$me-$((many - 7))"
+is "who is parked wakes as itself" "$me-$((many - 7))" "$(cs exec "$me-$((many - 7))" -- hostname)"
+claim "the saved one goes on" awake "$me-$((many - 6))"
+claim "and its template is one" cs template remove "$me-saved"
+for ((i = last + 1; i < many - 7; i++)); do
 	claim "$me-$i still waits" asleep "$me-$i"
 done
 
@@ -69,12 +74,12 @@ claim "pause" cs pause "$paused"
 kill -KILL "${pids[0]}"
 kill -CONT "${pids[@]}" 2>/dev/null || true
 claim "those behind a dead one and a late one wake" eventually 60 awake "$me-$((last + 1))"
-claim "and those behind a paused one" eventually 60 all_awake $((last + 3)) $((many - 6))
+claim "and those behind a paused one" eventually 60 all_awake $((last + 3)) $((many - 8))
 is "which is that still" paused "$(field "$paused" machine)"
 claim "resume" cs resume "$paused"
 claim "it wakes" eventually 60 awake "$paused"
-seen=$(for ((i = last + 1; i < many - 5; i++)); do cs exec "$me-$i" -- cat /proc/sys/kernel/random/boot_id; done)
-is "each is another machine" $((many - 6 - last)) "$(sort -u <<<"$seen" | wc -l)"
+seen=$(for ((i = last + 1; i < many - 7; i++)); do cs exec "$me-$i" -- cat /proc/sys/kernel/random/boot_id; done)
+is "each is another machine" $((many - 8 - last)) "$(sort -u <<<"$seen" | wc -l)"
 
 mapfile -t guests < <(my_guests)
 claim "they are removed" cs remove --force "${guests[@]}"
