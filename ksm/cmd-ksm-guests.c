@@ -299,11 +299,12 @@ static void meter_one(void *arg, size_t i)
 static void meter(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
 {
 	struct looking looking = { g, now, 0 };
+	const struct cs_ksm_crowd crowd = { g->n, age_of, meter_one, &looking };
 
 	if (now->at_ms - g->metered_ms < METER_MS)
 		return;
 	g->metered_ms = now->at_ms;
-	cs_ksm_rounds_look(&g->metered, g->n, METER_MAX, age_of, meter_one, &looking);
+	cs_ksm_rounds_look(&g->metered, &crowd, METER_MAX);
 }
 
 /* Those for whom merging costs more than it saves go out when next guests are settled. */

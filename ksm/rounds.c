@@ -8,22 +8,16 @@ static size_t least(size_t a, size_t b)
 	return a < b ? a : b;
 }
 
-struct round {
-	size_t n;
-	cs_ksm_age_fn age;
-	cs_ksm_ask_fn ask;
-	void *arg;
-};
-
 /* Those of one age, at most (most), from *at on. */
-static size_t ask_some(const struct round *round, enum cs_ksm_age age, size_t *at, size_t most)
+static size_t ask_some(const struct cs_ksm_crowd *crowd, enum cs_ksm_age age, size_t *at,
+		       size_t most)
 {
 	size_t asked = 0;
 
-	for (size_t i = 0; i < round->n && asked < most; i++) {
-		*at = *at < round->n ? *at : 0;
-		if (round->age(round->arg, *at) == age) {
-			round->ask(round->arg, *at);
+	for (size_t i = 0; i < crowd->n && asked < most; i++) {
+		*at = *at < crowd->n ? *at : 0;
+		if (crowd->age(crowd->arg, *at) == age) {
+			crowd->ask(crowd->arg, *at);
 			asked++;
 		}
 		++*at;
@@ -31,15 +25,14 @@ static size_t ask_some(const struct round *round, enum cs_ksm_age age, size_t *a
 	return asked;
 }
 
-size_t cs_ksm_rounds_look(struct cs_ksm_rounds *rounds, size_t n, size_t most, cs_ksm_age_fn age,
-			  cs_ksm_ask_fn ask, void *arg)
+size_t cs_ksm_rounds_look(struct cs_ksm_rounds *rounds, const struct cs_ksm_crowd *crowd,
+			  size_t most)
 {
-	const struct round round = { n, age, ask, arg };
 	const size_t kept = most / GROWN_PART ? most / GROWN_PART : most > 1;
 	size_t young = 0, grown = 0, asked;
 
-	for (size_t i = 0; i < n; i++) {
-		const enum cs_ksm_age its = age(arg, i);
+	for (size_t i = 0; i < crowd->n; i++) {
+		const enum cs_ksm_age its = crowd->age(crowd->arg, i);
 
 		young += its == CS_KSM_YOUNG;
 		grown += its == CS_KSM_GROWN;
@@ -47,7 +40,7 @@ size_t cs_ksm_rounds_look(struct cs_ksm_rounds *rounds, size_t n, size_t most, c
 	/* No more than there are: nobody is asked twice in a look. */
 	if (grown > kept && grown > most - least(young, most))
 		grown = most - least(young, most - kept);
-	asked = ask_some(&round, CS_KSM_GROWN, &rounds->grown_at, grown);
-	return asked + ask_some(&round, CS_KSM_YOUNG, &rounds->young_at,
+	asked = ask_some(crowd, CS_KSM_GROWN, &rounds->grown_at, grown);
+	return asked + ask_some(crowd, CS_KSM_YOUNG, &rounds->young_at,
 				least(young, most - least(asked, most)));
 }

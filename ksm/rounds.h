@@ -17,11 +17,16 @@ struct cs_ksm_rounds {
 	size_t young_at, grown_at;
 };
 
-typedef enum cs_ksm_age (*cs_ksm_age_fn)(void *arg, size_t i);
-typedef void (*cs_ksm_ask_fn)(void *arg, size_t i);
+/* Those that may be asked. (arg) is what age() and ask() are called with, for the i-th of them. */
+struct cs_ksm_crowd {
+	size_t n;
+	enum cs_ksm_age (*age)(void *arg, size_t i);
+	void (*ask)(void *arg, size_t i);
+	void *arg;
+};
 
-/* Ask at most (most), two at least, of (n). While there are more young ones than that, the grown
- * get an eighth: everyone has been asked after (n) / (most) * 8 looks at the latest. The number
+/* Ask at most (most), two at least, of the crowd. While there are more young ones than that, the
+ * grown get an eighth: everyone has been asked after n / (most) * 8 looks at the latest. The number
  * asked. */
-size_t cs_ksm_rounds_look(struct cs_ksm_rounds *rounds, size_t n, size_t most, cs_ksm_age_fn age,
-			  cs_ksm_ask_fn ask, void *arg);
+size_t cs_ksm_rounds_look(struct cs_ksm_rounds *rounds, const struct cs_ksm_crowd *crowd,
+			  size_t most);
