@@ -68,6 +68,13 @@ static int64_t enrolled(const struct cs_ksm_sample *now)
 	return known(now->enrolled_bytes == CS_KSM_UNKNOWN ? now->anon_bytes : now->enrolled_bytes);
 }
 
+/* The same with what was merged into the zero page, which no process has any more (mm/ksm.c
+ * try_to_merge_with_zero_page()): that merging made it less is no sign that guests have gone. */
+static int64_t held(const struct cs_ksm_sample *now)
+{
+	return enrolled(now) + least(known(now->zero_pages), INT64_MAX / 8 / PAGE) * PAGE;
+}
+
 /* Pages that KSM knows of; those of guests that have gone, too, until it comes past them. */
 static int64_t tracked(const struct cs_ksm_sample *now)
 {
@@ -167,7 +174,7 @@ static void start(const struct cs_ksm_sample *now, enum cs_ksm_why why, struct c
 	mind->gone_bytes = 0;
 	/* A sweep takes first checksums only: what is new stays so. */
 	if (why != CS_KSM_SWEEP) {
-		mind->covered_bytes = enrolled(now);
+		mind->covered_bytes = held(now);
 		mind->covered_cow = known(now->cow_ksm);
 	}
 	mind->settle_ms = 0;
@@ -267,14 +274,14 @@ static void put_off_churn(const struct cs_ksm_sample *now, struct cs_ksm_mind *m
 
 static bool is_grown(const struct cs_ksm_sample *now, const struct cs_ksm_mind *mind)
 {
-	return enrolled(now) - mind->covered_bytes >= grown_enough(now);
+	return held(now) - mind->covered_bytes >= grown_enough(now);
 }
 
 /* Guests that are being made change what they have: a look at them is for nothing until they stand.
  * True when there is something new and it has settled, or would not. */
 static bool is_new(const struct cs_ksm_sample *now, struct cs_ksm_mind *mind)
 {
-	const int64_t have = enrolled(now), enough = grown_enough(now);
+	const int64_t have = held(now), enough = grown_enough(now);
 	const bool grown = is_grown(now, mind);
 
 	if (!grown && !is_churned(now, mind)) {
@@ -304,7 +311,7 @@ static bool is_new(const struct cs_ksm_sample *now, struct cs_ksm_mind *mind)
 
 static void consider(const struct cs_ksm_sample *now, bool pressed, struct cs_ksm_mind *mind)
 {
-	const int64_t have = enrolled(now);
+	const int64_t have = held(now);
 	int64_t unseen;
 
 	mind->why = CS_KSM_NOTHING;
@@ -318,11 +325,11 @@ static void consider(const struct cs_ksm_sample *now, bool pressed, struct cs_ks
 	unseen = have - mind->covered_bytes;
 	/* What KSM remembers of them it drops as it comes past, which it does not while it stands
 	 * still: until then its figures are too high. A look at what is new does that, too. */
-	if (mind->gone_bytes >= (have ? grown_enough(now) : 1) && !is_grown(now, mind)) {
+	if (mind->gone_bytes >= (enrolled(now) ? grown_enough(now) : 1) && !is_grown(now, mind)) {
 		start(now, CS_KSM_SWEEP, mind);
 		return;
 	}
-	if (!have)
+	if (!enrolled(now))
 		return;
 	if (pressed && (now->at_ms >= mind->rescue_ms || unseen >= GROWN_BYTES))
 		start(now, CS_KSM_PRESSURE, mind);
