@@ -82,8 +82,8 @@ static void test_trial(void **state)
 #define CROWD 400
 
 struct crowd {
-	size_t young,
-		grown; /* the first (young) are young, then nobody's, the last (grown) grown */
+	size_t young; /* the first, */
+	size_t grown; /* and the last: those between are not asked */
 	unsigned asked[CROWD];
 };
 
