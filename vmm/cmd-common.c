@@ -25,8 +25,6 @@
 #include "vmm/control.h"
 
 #define LINE_MAX_BYTES 4096
-#define STATUS_MS      10000
-#define UP_MS          60000
 
 int cs_cmd_complain(const struct cs_err *err)
 {
@@ -248,16 +246,6 @@ int cs_cmd_status_number(const char *status, const char *key, uint64_t *ret)
 		at += bytes;
 	}
 	return -ENOENT;
-}
-
-void cs_cmd_guest_wait_up(const struct cs_cmd_guest *guest)
-{
-	cs_auto(cs_mem_freep) char *status = NULL;
-	uint64_t us;
-
-	if (cs_control_call(guest->dirfd, "status", STATUS_MS, &status, NULL) == 0 &&
-	    strncmp(status, "state=booting", 13) == 0)
-		cs_client_ping(guest->dirfd, UP_MS, &us, NULL);
 }
 
 const char *cs_cmd_state_name(enum cs_guest_state state)

@@ -75,10 +75,6 @@ size_t cs_cmd_wait_ended(int pidfds[], size_t n, uint64_t ms);
  * does not have it. */
 int cs_cmd_status_number(const char *status, const char *key, uint64_t *ret);
 
-/* When it still boots or wakes, wait until its agent serves (a minute at most): what asks something
- * of the agent right after a spawn is not refused. Whether it came to that, the asking tells. */
-void cs_cmd_guest_wait_up(const struct cs_cmd_guest *guest);
-
 const char *cs_cmd_state_name(enum cs_guest_state state);
 
 /* ---- the host ------------------------------------------------------------------------------ */

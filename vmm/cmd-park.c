@@ -8,6 +8,7 @@
 #include "cow/park.h"
 #include "store/base/own.h"
 #include "vmm/cmd-guest.h"
+#include "vmm/cmd-up.h"
 #include "vmm/command.h"
 #include "vmm/control.h"
 
@@ -60,8 +61,8 @@ static int park_held(const struct cs_cmd_guest *guest, struct cs_park *park, boo
 	return 0;
 }
 
-static int park_guest(struct cs_store *store, const struct cs_cmd_guest *guest, struct parked *ret,
-		      struct cs_err *err)
+static int park_guest(struct cs_store *store, const struct cs_cmd_guest *guest, uint64_t end_ms,
+		      struct parked *ret, struct cs_err *err)
 {
 	cs_auto(cs_park_freep) struct cs_park *park = NULL;
 	cs_auto(cs_mem_freep) char *text = NULL;
@@ -71,7 +72,7 @@ static int park_guest(struct cs_store *store, const struct cs_cmd_guest *guest, 
 
 	if (guest->card->remove_on_exit)
 		return cs_fail(err, EBUSY, "somebody waits for its end (clearstore run)");
-	cs_cmd_guest_wait_up(guest);
+	cs_up_wait(guest, end_ms);
 	r = is_from_memory(guest, &from_memory, err);
 	if (r == 0)
 		r = cs_park_create(store, guest->card, &park, err);
@@ -88,11 +89,19 @@ static int park_guest(struct cs_store *store, const struct cs_cmd_guest *guest, 
 
 /* ---- the command --------------------------------------------------------------------------- */
 
+struct park_options {
+	struct cs_guests_options guests;
+	struct cs_up_options up;
+};
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
+	struct park_options *o = state->input;
+
 	if (key != ARGP_KEY_INIT)
 		return ARGP_ERR_UNKNOWN;
-	state->child_inputs[0] = state->input;
+	state->child_inputs[0] = &o->guests;
+	state->child_inputs[1] = &o->up;
 	return 0;
 }
 
@@ -101,7 +110,7 @@ static const struct cs_column columns[] = {
 	{ "written_bytes", "WRITTEN", CS_CELL_BYTES },
 };
 
-static int park_all(struct cs_guests *guests, struct cs_report *report)
+static int park_all(struct cs_guests *guests, uint64_t end_ms, struct cs_report *report)
 {
 	for (size_t i = 0; i < guests->n; i++) {
 		const struct cs_cmd_guest *guest = &guests->v[i];
@@ -112,7 +121,7 @@ static int park_all(struct cs_guests *guests, struct cs_report *report)
 		if (guest->card->state != CS_GUEST_RUNNING)
 			r = cs_fail(&failure, ESRCH, "does not run");
 		else
-			r = park_guest(guests->store, guest, &parked, &failure);
+			r = park_guest(guests->store, guest, end_ms, &parked, &failure);
 		if (r < 0) {
 			cs_guests_failed(guests, guest, &failure);
 			continue;
@@ -126,27 +135,31 @@ static int park_all(struct cs_guests *guests, struct cs_report *report)
 
 static int run(const struct cs_globals *globals, void *options, struct cs_err *err)
 {
-	struct cs_guests_options *o = options;
-	cs_auto(cs_words_freep) struct cs_words names = o->names;
+	struct park_options *o = options;
+	cs_auto(cs_words_freep) struct cs_words names = o->guests.names;
 	cs_auto(cs_store_freep) struct cs_store *store = NULL;
 	cs_auto(cs_guests_closep) struct cs_guests guests = { 0 };
 	cs_auto(cs_report_freep) struct cs_report *report = NULL;
+	uint64_t end_ms = 0;
 	int r, printed;
 
-	r = cs_cmd_store_open(globals, &store, err);
+	r = cs_up_end(&o->up, &end_ms, err);
 	if (r == 0)
-		r = cs_guests_open(store, o, CS_GUESTS_RUNNING, &guests, err);
+		r = cs_cmd_store_open(globals, &store, err);
+	if (r == 0)
+		r = cs_guests_open(store, &o->guests, CS_GUESTS_RUNNING, &guests, err);
 	if (r == 0)
 		r = cs_report_open(columns, sizeof(columns) / sizeof(columns[0]), &report, err);
 	if (r < 0)
 		return r;
-	r = park_all(&guests, report);
+	r = park_all(&guests, end_ms, report);
 	printed = cs_cmd_print(globals, report, CS_FORMAT_TABLE, err);
 	return printed < 0 ? printed : r;
 }
 
 static const struct argp_child children[] = {
 	{ &cs_guests_argp, 0, NULL, 0 },
+	{ &cs_up_argp, 0, NULL, 0 },
 	{ 0 },
 };
 
@@ -163,7 +176,7 @@ const struct cs_command cs_cmd_park = {
 	.name = "park",
 	.summary = "Put guests to sleep, on disk",
 	.argp = &argp,
-	.options_bytes = sizeof(struct cs_guests_options),
+	.options_bytes = sizeof(struct park_options),
 	.reports = true,
 	.run = run,
 };

@@ -13,6 +13,7 @@
 #include "store/base/own.h"
 #include "store/manifest.h"
 #include "store/template.h"
+#include "vmm/cmd-up.h"
 #include "vmm/command.h"
 #include "vmm/control.h"
 
@@ -101,6 +102,7 @@ int cs_cmd_save(const struct cs_cmd_guest *guest, struct cs_draft *draft, const 
 /* ---- save ----------------------------------------------------------------------------------- */
 
 struct save_options {
+	struct cs_up_options up;
 	const char *guest, *template;
 };
 
@@ -109,6 +111,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	struct save_options *o = state->input;
 
 	switch (key) {
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = &o->up;
+		return 0;
 	case ARGP_KEY_ARG:
 		if (!o->guest)
 			o->guest = arg;
@@ -178,20 +183,29 @@ static int run(const struct cs_globals *globals, void *opts, struct cs_err *err)
 	cs_auto(cs_store_freep) struct cs_store *store = NULL;
 	cs_auto(cs_cmd_guest_closep) struct cs_cmd_guest guest = { .dirfd = -1 };
 	struct cs_save_result result;
+	uint64_t end_ms = 0;
 	int r;
 
-	r = cs_cmd_store_open(globals, &store, err);
+	r = cs_up_end(&o->up, &end_ms, err);
+	if (r == 0)
+		r = cs_cmd_store_open(globals, &store, err);
 	if (r == 0)
 		r = cs_cmd_guest_running(store, o->guest, &guest, err);
 	if (r == 0)
-		cs_cmd_guest_wait_up(&guest);
+		cs_up_wait(&guest, end_ms);
 	if (r == 0)
 		r = save_as(store, &guest, o->template, &result, err);
 	return r < 0 ? r : print_saved(globals, o, &result, err);
 }
 
+static const struct argp_child children[] = {
+	{ &cs_up_argp, 0, NULL, 0 },
+	{ 0 },
+};
+
 static const struct argp argp = {
 	.parser = parse,
+	.children = children,
 	.args_doc = "GUEST TEMPLATE",
 	.doc = "Make a template of a running guest, as it is now: memory, and its disk when it has "
 	       "one. The guest goes on after a pause of milliseconds."

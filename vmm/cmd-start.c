@@ -10,6 +10,7 @@
 #include "store/base/own.h"
 #include "vmm/cmd-guest.h"
 #include "vmm/cmd-spawner.h"
+#include "vmm/cmd-up.h"
 #include "vmm/command.h"
 #include "vmm/control.h"
 
@@ -94,7 +95,7 @@ static int wait_awake(struct cs_store *store, const char *name, struct cs_cmd_gu
 		if (guest.card->state != CS_GUEST_RUNNING)
 			return cs_cmd_guest_running(store, name, ret, err);
 		if (cs_control_call(guest.dirfd, "status", AWAKE_MS, &status, NULL) == 0 &&
-		    strncmp(status, "state=booting", 13) != 0) {
+		    !cs_up_is_booting(status)) {
 			*ret = guest;
 			guest = (struct cs_cmd_guest){ .dirfd = -1 };
 			return 0;

@@ -76,7 +76,9 @@ is "without a size it shows both" 134217728 "$(python3 -c 'import json, sys
 sizes = json.load(sys.stdin)
 print(sizes["actual_bytes"] if sizes["actual_bytes"] == sizes["target_bytes"] else sizes)' <<<"$out")"
 fails 2 "a guest and a size, no more" balloon web-1 64M 65M
-fails 1 "guest 'web-1': its agent is not there yet" park web-1
+fails 1 "guest 'web-1': its agent is not there yet" park --timeout 1 web-1
+fails 1 "guest 'web-1': its agent is not there yet" save --timeout 0 web-1 saved
+fails 1 "timeout 'soon': " park --timeout soon web-1
 is "a guest that cannot be parked runs on" running "$(field web-1 state)"
 is "and nothing is left of the attempt" '' "$(find "$guests" -name 'park*')"
 cs stop --time 0 web-2

@@ -166,4 +166,14 @@ is "its disk has what it wrote" "1 unsynced 1 2 unsynced 2" "$(cs exec "$guest" 
 is "its file system is well" "" "$(cs exec "$guest" -- sh -c 'dmesg | grep -i "EXT4-fs.*error\|I/O error" || :')"
 claim "it is parked once more" cs park "$guest"
 claim "and removed" cs remove "$guest"
+
+# ---- one that still boots is waited for, unless that is not wanted
+claim "a guest boots" cs spawn tiny --cold --name "$guest"
+is "which cannot be saved at once" 1 "$(status_of cs save --timeout 0 "$guest" "$me-saved")"
+claim "but a moment later" cs save "$guest" "$me-saved"
+claim "it runs on" cs ping "$guest"
+claim "what was saved goes" cs template remove "$me-saved"
+claim "it is started anew" cs restart "$guest"
+claim "and parked while it boots" cs park "$guest"
+claim "and wakes" cs ping "$guest"
 finish
