@@ -49,6 +49,7 @@ for ((i = 1; i <= rounds; i++)); do
 	verdict=''
 	round "$i" >"$scratch/failed-at"
 	[ "$verdict" = whole ] || break
+	((i % 10)) || echo "# $i rounds after $SECONDS s"
 done
 is "$rounds rounds of save, spawn, exec, stop, each with a whole picture" \
 	"$((rounds + 1)) whole " "$i $verdict $(cat "$scratch/failed-at")"

@@ -204,9 +204,13 @@ take_fixture() {
 
 # ---- the end
 
-# Names of the guests that this test made and that are still in the store.
+# Names of the guests and templates that this test made and that are still in the store.
 my_guests() {
 	find "$store/guests" -mindepth 1 -maxdepth 1 -name "$me*" -printf '%f\n' 2>/dev/null
+}
+
+my_templates() {
+	find "$store/templates" -mindepth 1 -maxdepth 1 -name "$me*" -printf '%f\n' 2>/dev/null
 }
 
 cleanup() {
@@ -217,6 +221,9 @@ cleanup() {
 	my_pids=$(for guest in $(my_guests); do field "$guest" pid 2>/dev/null; done)
 	my_guests | xargs -r "$program" --store "$store" remove --force 8>&- 9>&-
 	[ -z "$(my_guests)" ] || left="guests $(my_guests | tr '\n' ' ')"
+	# Those of a test that failed half-way: without them the next run of it finds what it expects.
+	my_templates | xargs -r -n 1 "$program" --store "$store" template remove >/dev/null 2>&1 8>&- 9>&-
+	[ -z "$(my_templates)" ] || left+=" templates $(my_templates | tr '\n' ' ')"
 	for pid in $my_pids; do
 		# A killed one may still be giving its memory back. A zombie is its parent's business, or init's.
 		for _ in {1..300}; do
