@@ -23,7 +23,7 @@
 /* Behind the grace the monitor gives the agent 5 s to unmount, then ends the machine itself; one
  * that has not even done that hangs. */
 #define HANG_MS 8000
-#define KILL_MS 10000
+#define KILL_MS 10000 /* in which at least one of those that were killed ends */
 
 /* ---- GUEST... ------------------------------------------------------------------------------ */
 
@@ -189,6 +189,7 @@ static void note_request(const struct cs_cmd_guest *guest)
 static void kill_left(struct cs_guests *guests, int *pidfds)
 {
 	cs_auto(cs_mem_freep) bool *killed = calloc(guests->n + 1, sizeof(*killed));
+	size_t before, left = 0;
 	struct cs_err failure = { 0 };
 
 	for (size_t i = 0; i < guests->n; i++) {
@@ -196,8 +197,13 @@ static void kill_left(struct cs_guests *guests, int *pidfds)
 
 		if (killed)
 			killed[i] = sent;
+		left += pidfds[i] >= 0;
 	}
-	cs_cmd_wait_ended(pidfds, guests->n, KILL_MS);
+	/* Hundreds that give their memory back at once take longer than one that hangs may. */
+	do {
+		before = left;
+		left = cs_cmd_wait_ended(pidfds, guests->n, KILL_MS);
+	} while (left && left < before);
 	for (size_t i = 0; i < guests->n; i++) {
 		if (pidfds[i] >= 0) {
 			cs_fail(&failure, ETIMEDOUT, "its monitor (process %d) does not die",
