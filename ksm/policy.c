@@ -28,7 +28,8 @@
 #define RESCUE_MAX_MS     60000
 #define SWEEP_MAX_MS      60000
 #define SLEEP_PRESSED_MS  20
-#define SLEEP_MS          100 /* longer than two looks are apart when a pass ends: see locate() */
+#define SLEEP_MS          100
+#define SLEEP_END_MS      1000 /* longer than two looks are apart: see locate() */
 #define WAKE_MAX_MS       1000
 #define WAKE_MIN_MS       20
 #define STALL_PERMILLE    50    /* of the time some task waited for memory */
@@ -365,6 +366,11 @@ static void set_rate(const struct cs_ksm_sample *now, const struct cs_ksm_limits
 	ret->pages_to_scan = least(most(batch_ns / mind->cost_ns, 1), PAGES_TO_SCAN_MAX);
 	if (!mind->pass_from_head)
 		ret->pages_to_scan = least(ret->pages_to_scan, most(left + left / 50, BATCH_MIN));
+	/* It sleeps at the end of the scan until we have looked, and the next pass begins there; at
+	 * once, since another figure than before wakes it (mm/ksm.c sleep_millisecs_store()). When
+	 * there is more than was thought, it goes on as before. */
+	else if (left && left <= ret->pages_to_scan && !pressed)
+		ret->sleep_ms = most(ret->sleep_ms, SLEEP_END_MS) + mind->passes % 2;
 	/* A little before, since what is left is a guess. */
 	mind->wake_ms = least(left, INT64_MAX / 1000) * 800 / rate;
 }

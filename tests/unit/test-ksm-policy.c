@@ -241,6 +241,34 @@ static void test_budget(void **state)
 	assert_in_range(h.now.ksmd_us, 20000000, 34000000);
 }
 
+/* The last batch of a pass that began at the head: ksmd is still asleep at the end of the scan when
+ * we look, so the next pass begins at the head as well, and it is woken for it. */
+static void test_end_of_scan(void **state)
+{
+	struct host h = { .now = quiet(1000, 0), .set = new_kernel() };
+	const int64_t pages = 1000 * MIB / 4096;
+	struct cs_ksm_setting last;
+
+	go(&h, 3500, 1000);
+	while (h.set.run != 1)
+		go(&h, 20, 1000);
+	assert_true(h.mind.pass_from_head);
+	h.before = h.now;
+	h.now.at_ms += 400;
+	h.now.pages_scanned = pages - 1000;
+	cs_ksm_decide(&h.before, &h.now, &h.set, &limits, &h.mind, &last);
+	assert_int_equal(h.mind.passes, 2);
+	assert_true(last.sleep_ms >= 1000);
+	h.before = h.now;
+	h.now.at_ms += 450;
+	h.now.pages_scanned = h.now.pages_volatile = pages;
+	h.now.full_scans = 1;
+	cs_ksm_decide(&h.before, &h.now, &last, &limits, &h.mind, &h.set);
+	assert_int_equal(h.mind.passes, 1);
+	assert_true(h.mind.pass_from_head);
+	assert_true(h.set.sleep_ms != last.sleep_ms);
+}
+
 static void test_pressure(void **state)
 {
 	struct host h = { .now = quiet(1000, 1000), .set = new_kernel(), .alike = 0.5 };
@@ -495,14 +523,14 @@ static void test_others(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_pressed),   cmocka_unit_test(test_nothing_to_do),
-		cmocka_unit_test(test_a_burst),   cmocka_unit_test(test_zero_pages),
-		cmocka_unit_test(test_a_stream),  cmocka_unit_test(test_no_yield),
-		cmocka_unit_test(test_budget),    cmocka_unit_test(test_pressure),
-		cmocka_unit_test(test_spike),     cmocka_unit_test(test_churn),
-		cmocka_unit_test(test_guests_go), cmocka_unit_test(test_old_kernel),
-		cmocka_unit_test(test_nonsense),  cmocka_unit_test(test_ksmtuned),
-		cmocka_unit_test(test_others),
+		cmocka_unit_test(test_pressed),    cmocka_unit_test(test_nothing_to_do),
+		cmocka_unit_test(test_a_burst),    cmocka_unit_test(test_zero_pages),
+		cmocka_unit_test(test_a_stream),   cmocka_unit_test(test_no_yield),
+		cmocka_unit_test(test_budget),     cmocka_unit_test(test_end_of_scan),
+		cmocka_unit_test(test_pressure),   cmocka_unit_test(test_spike),
+		cmocka_unit_test(test_churn),      cmocka_unit_test(test_guests_go),
+		cmocka_unit_test(test_old_kernel), cmocka_unit_test(test_nonsense),
+		cmocka_unit_test(test_ksmtuned),   cmocka_unit_test(test_others),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
