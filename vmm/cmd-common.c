@@ -21,8 +21,6 @@
 #include "store/base/num.h"
 #include "store/base/own.h"
 #include "store/base/text.h"
-#include "vmm/client.h"
-#include "vmm/control.h"
 
 #define LINE_MAX_BYTES 4096
 
