@@ -174,6 +174,7 @@ claim "but a moment later" cs save "$guest" "$me-saved"
 claim "it runs on" cs ping "$guest"
 claim "what was saved goes" cs template remove "$me-saved"
 claim "it is started anew" cs restart "$guest"
-claim "and parked while it boots" cs park "$guest"
+is "and cannot be parked at once" 1 "$(status_of cs park --timeout 0 "$guest")"
+claim "but a moment later" cs park "$guest"
 claim "and wakes" cs ping "$guest"
 finish
