@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Which guests may be merged: those of one share domain. Their monitors alone can let the kernel do
  * it (madvise() is for one's own memory), and are asked by their control sockets. */
-#include "ksm/cmd-ksm.h"
+#include "ksm/cmd-ksm-private.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,66 +13,38 @@
 #include "cow/life.h"
 #include "ksm/cmd-running.h"
 #include "ksm/meter.h"
-#include "ksm/rounds.h"
-#include "ksm/trial.h"
 #include "store/base/num.h"
 #include "vmm/cmd-common.h"
 #include "vmm/control.h"
 
 #define SCAN_MS    2000  /* between two looks at who runs */
-#define CALL_MS    500   /* a monitor answers in less than one, unless it hangs */
 #define NEW_MAX    256   /* guests a look that are taken in, */
 #define TOLD_MAX   256   /* told something, */
 #define METER_MAX  128   /* asked for their memory, */
 #define METER_MS   400   /* and not more often than this: at the end of a pass we look often */
 #define PROFIT_MAX 16    /* asked whether merging pays */
 #define YOUNG_MS   30000 /* so long a guest is asked more often: it grows */
-#define TRIES      3
 #define AGAIN_MS   60000 /* until one that did not answer is asked again */
-
-struct guest {
-	pid_t pid;
-	char name[64], domain[64];
-	bool seen; /* in the look under way */
-	bool enrolled;
-	bool unsure; /* it did not say whether it is enrolled: it may be */
-	unsigned tries;
-	int64_t since_ms;          /* since when it is enrolled */
-	struct cs_ksm_trial trial; /* whether that pays */
-	uint64_t bytes;
-};
-
-struct cs_ksm_guests {
-	struct cs_ksm_guests_spec spec;
-	char domain[64]; /* whose guests are enrolled; "": none yet */
-	struct guest *v; /* ascending by pid */
-	size_t n, sorted, room;
-	struct cs_ksm_rounds metered; /* whose turn it is */
-	size_t profit_at;
-	int64_t scanned_ms, metered_ms;
-	bool hung; /* one did not answer in this look: no other is asked, the host may be short */
-	bool told_of_others;
-};
 
 /* ---- who runs ------------------------------------------------------------------------------ */
 
 static int by_pid(const void *a, const void *b)
 {
-	const struct guest *x = a, *y = b;
+	const struct cs_ksm_guest *x = a, *y = b;
 
 	return (x->pid > y->pid) - (x->pid < y->pid);
 }
 
 /* Those behind (sorted) came in this look, and are not looked for in it. */
-static struct guest *find(struct cs_ksm_guests *g, pid_t pid)
+struct cs_ksm_guest *cs_ksm_guest_find(struct cs_ksm_guests *g, pid_t pid)
 {
-	const struct guest key = { .pid = pid };
+	const struct cs_ksm_guest key = { .pid = pid };
 
 	return g->sorted ? bsearch(&key, g->v, g->sorted, sizeof(key), by_pid) : NULL;
 }
 
 /* Ask it whether it is enrolled: after a tuner before us it may be. */
-static void ask(struct cs_ksm_guests *g, struct guest *guest)
+static void ask(struct cs_ksm_guests *g, struct cs_ksm_guest *guest)
 {
 	cs_auto(cs_fd_closep) int dirfd = -1;
 	cs_auto(cs_mem_freep) char *text = NULL;
@@ -83,7 +55,7 @@ static void ask(struct cs_ksm_guests *g, struct guest *guest)
 		return;
 	r = cs_guest_open(g->spec.store, guest->name, &dirfd, NULL);
 	if (r == 0)
-		r = cs_control_call(dirfd, "status", CALL_MS, &text, NULL);
+		r = cs_control_call(dirfd, "status", CS_KSM_CALL_MS, &text, NULL);
 	if (r == 0) {
 		guest->unsure = false;
 		guest->enrolled = strstr(text, "enrolled=1") != NULL;
@@ -95,7 +67,7 @@ static int add(struct cs_ksm_guests *g, pid_t pid, const char *name,
 	       const struct cs_ksm_sample *now)
 {
 	cs_auto(cs_card_freep) struct cs_card *card = NULL;
-	struct guest guest = { .pid = pid, .seen = true, .since_ms = now->at_ms };
+	struct cs_ksm_guest guest = { .pid = pid, .seen = true, .since_ms = now->at_ms };
 
 	if (cs_card_load(g->spec.store, name, &card, NULL) < 0 || card->state != CS_GUEST_RUNNING ||
 	    card->pid != pid)
@@ -124,6 +96,8 @@ static void drop_unseen(struct cs_ksm_guests *g)
 	for (size_t i = 0; i < g->n; i++) {
 		if (g->v[i].seen)
 			g->v[kept++] = g->v[i];
+		else
+			g->narrow -= g->v[i].narrow;
 	}
 	g->n = g->sorted = kept;
 	if (kept) /* without any there is no array */
@@ -140,7 +114,7 @@ struct looking {
 static int on_running(void *arg, pid_t pid, const char *name)
 {
 	struct looking *looking = arg;
-	struct guest *guest = find(looking->g, pid);
+	struct cs_ksm_guest *guest = cs_ksm_guest_find(looking->g, pid);
 	const size_t had = looking->g->n;
 	int r;
 
@@ -209,31 +183,26 @@ static void choose_domain(struct cs_ksm_guests *g)
 }
 
 /* May it be merged with the others whose turn it is? */
-static bool is_of_domain(const struct cs_ksm_guests *g, const struct guest *guest)
+bool cs_ksm_guest_is_of_domain(const struct cs_ksm_guests *g, const struct cs_ksm_guest *guest)
 {
 	return guest->domain[0] && (g->spec.all || strcmp(guest->domain, g->domain) == 0);
 }
 
-static bool belongs(const struct cs_ksm_guests *g, const struct guest *guest)
+static bool belongs(const struct cs_ksm_guests *g, const struct cs_ksm_guest *guest)
 {
-	return is_of_domain(g, guest) && !guest->trial.lost;
+	return cs_ksm_guest_is_of_domain(g, guest) && !guest->trial.lost;
 }
 
-static bool tell(struct cs_ksm_guests *g, struct guest *guest, bool on)
+/* It was told: (r), with words in (err). */
+bool cs_ksm_guest_take_answer(struct cs_ksm_guests *g, struct cs_ksm_guest *guest, bool on, int r,
+			      struct cs_err *err)
 {
-	cs_auto(cs_fd_closep) int dirfd = -1;
-	struct cs_err err = { 0 };
-	int r;
-
-	r = cs_guest_open(g->spec.store, guest->name, &dirfd, &err);
-	if (r == 0)
-		r = cs_control_call(dirfd, on ? "enroll on" : "enroll off", CALL_MS, NULL, &err);
 	if (r < 0) {
 		g->hung = r == -ETIMEDOUT;
 		/* One that has just ended is nobody's trouble. */
-		if (++guest->tries == TRIES && r != -ENOENT && r != -ECONNREFUSED) {
-			cs_fail_in(&err, r, "guest '%s'", guest->name);
-			cs_cmd_complain(&err);
+		if (++guest->tries == CS_KSM_TRIES && r != -ENOENT && r != -ECONNREFUSED) {
+			cs_fail_in(err, r, "guest '%s'", guest->name);
+			cs_cmd_complain(err);
 		}
 		return false;
 	}
@@ -243,37 +212,95 @@ static bool tell(struct cs_ksm_guests *g, struct guest *guest, bool on)
 	return true;
 }
 
+/* If it hangs, or is gone, its mappings stay parted, which is its own trouble. */
+bool cs_ksm_guest_tell(struct cs_ksm_guests *g, struct cs_ksm_guest *guest, bool on)
+{
+	cs_auto(cs_fd_closep) int dirfd = -1;
+	struct cs_err err = { 0 };
+	int r;
+
+	g->narrow -= guest->narrow;
+	guest->narrow = false;
+	r = cs_guest_open(g->spec.store, guest->name, &dirfd, &err);
+	if (r == 0)
+		r = cs_control_call(dirfd, on ? "enroll on" : "enroll off", CS_KSM_CALL_MS, NULL,
+				    &err);
+	return cs_ksm_guest_take_answer(g, guest, on, r, &err);
+}
+
+void cs_ksm_guest_joined(struct cs_ksm_guest *guest, const struct cs_ksm_sample *now)
+{
+	guest->since_ms = now->at_ms;
+	cs_ksm_trial_begin(&guest->trial, now->full_scans);
+}
+
 /* First those that have to leave: what is merged of two domains must not be at any time. */
 static void settle(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
 {
 	unsigned told = 0;
 
 	for (size_t i = 0; i < g->n && told < TOLD_MAX && !g->hung; i++) {
-		struct guest *guest = &g->v[i];
+		struct cs_ksm_guest *guest = &g->v[i];
 
-		if (guest->tries >= TRIES && now->at_ms - guest->since_ms > AGAIN_MS) {
+		if (guest->tries >= CS_KSM_TRIES && now->at_ms - guest->since_ms > AGAIN_MS) {
 			guest->tries = 0;
 			guest->since_ms = now->at_ms;
 		}
 		if ((guest->enrolled || guest->unsure) && guest->domain[0] && !belongs(g, guest)) {
 			/* While one of another domain may be in, nobody else gets in: whoever hangs
 			 * keeps the others out. */
-			if (!tell(g, guest, false) && strcmp(guest->domain, g->domain) != 0)
+			if (!cs_ksm_guest_tell(g, guest, false) &&
+			    strcmp(guest->domain, g->domain) != 0)
 				return;
 			told++;
 		}
 	}
+	if (g->spec.by_sketch)
+		return; /* in a round, or at rest */
 	for (size_t i = 0; i < g->n && told < TOLD_MAX && !g->hung; i++) {
-		struct guest *guest = &g->v[i];
+		struct cs_ksm_guest *guest = &g->v[i];
 
-		if (guest->enrolled || !belongs(g, guest) || guest->tries >= TRIES)
+		if (guest->enrolled || !belongs(g, guest) || guest->tries >= CS_KSM_TRIES)
 			continue;
 		told++;
-		if (!tell(g, guest, true))
-			continue;
-		guest->since_ms = now->at_ms;
-		cs_ksm_trial_begin(&guest->trial, now->full_scans);
+		if (cs_ksm_guest_tell(g, guest, true))
+			cs_ksm_guest_joined(guest, now);
 	}
+}
+
+/* ---- what of them counts ------------------------------------------------------------------- */
+
+bool cs_ksm_guest_is_member(const struct cs_ksm_guests *g, const struct cs_ksm_guest *guest)
+{
+	return belongs(g, guest) && guest->tries < CS_KSM_TRIES;
+}
+
+/* Does what it has count as memory that may be merged? One that is yet to be sketched: all of it.
+ */
+static bool takes_part(const struct cs_ksm_guests *g, const struct cs_ksm_guest *guest)
+{
+	return guest->enrolled || (g->spec.by_sketch && cs_ksm_guest_is_member(g, guest));
+}
+
+static int64_t bytes_of(const struct cs_ksm_guest *guest)
+{
+	const int64_t bytes = (int64_t)guest->bytes;
+	const int64_t grown = bytes - (int64_t)guest->sketched_bytes;
+
+	if (!guest->sketched)
+		return bytes;
+	/* Less than then: it gave some back, or zeroes were merged, which is not in its memory any
+	 * more. */
+	return grown + (int64_t)guest->worth_bytes > 0 ? grown + (int64_t)guest->worth_bytes : 0;
+}
+
+int64_t cs_ksm_guests_sum(const struct cs_ksm_guests *g)
+{
+	int64_t bytes = 0;
+
+	for (size_t i = 0; i < g->n; i++)
+		bytes += takes_part(g, &g->v[i]) ? bytes_of(&g->v[i]) : 0;
+	return bytes;
 }
 
 /* ---- what they have ------------------------------------------------------------------------ */
@@ -281,9 +308,9 @@ static void settle(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
 static enum cs_ksm_age age_of(void *arg, size_t i)
 {
 	const struct looking *looking = arg;
-	const struct guest *guest = &looking->g->v[i];
+	const struct cs_ksm_guest *guest = &looking->g->v[i];
 
-	if (!guest->enrolled)
+	if (!takes_part(looking->g, guest))
 		return CS_KSM_NOBODY;
 	return looking->now->at_ms - guest->since_ms > YOUNG_MS ? CS_KSM_GROWN : CS_KSM_YOUNG;
 }
@@ -291,7 +318,7 @@ static enum cs_ksm_age age_of(void *arg, size_t i)
 static void meter_one(void *arg, size_t i)
 {
 	const struct looking *looking = arg;
-	struct guest *guest = &looking->g->v[i];
+	struct cs_ksm_guest *guest = &looking->g->v[i];
 
 	cs_meter_private(looking->g->spec.proc, guest->pid, &guest->bytes);
 }
@@ -313,11 +340,11 @@ static void judge(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
 	size_t peers = 0;
 
 	for (size_t i = 0; i < g->n; i++)
-		peers += is_of_domain(g, &g->v[i]);
+		peers += cs_ksm_guest_is_of_domain(g, &g->v[i]);
 	for (size_t i = 0; i < g->n; i++)
 		cs_ksm_trial_review(&g->v[i].trial, peers);
 	for (size_t i = 0; i < g->n && i < PROFIT_MAX; i++) {
-		struct guest *guest = &g->v[g->profit_at++ % g->n];
+		struct cs_ksm_guest *guest = &g->v[g->profit_at++ % g->n];
 		struct cs_meter_merging merging;
 
 		if (!guest->enrolled || !cs_ksm_trial_is_due(&guest->trial, now->full_scans) ||
@@ -331,7 +358,6 @@ static void judge(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
 int cs_ksm_guests_look(struct cs_ksm_guests *g, const struct cs_ksm_sample *now, int64_t *ret_bytes,
 		       struct cs_err *err)
 {
-	int64_t bytes = 0;
 	int r;
 
 	g->hung = false;
@@ -348,9 +374,7 @@ int cs_ksm_guests_look(struct cs_ksm_guests *g, const struct cs_ksm_sample *now,
 		}
 	}
 	meter(g, now);
-	for (size_t i = 0; i < g->n; i++)
-		bytes += g->v[i].enrolled ? (int64_t)g->v[i].bytes : 0;
-	*ret_bytes = bytes;
+	*ret_bytes = cs_ksm_guests_sum(g);
 	return 0;
 }
 
@@ -359,8 +383,9 @@ size_t cs_ksm_guests_release(struct cs_ksm_guests *g)
 	size_t released = 0;
 
 	for (size_t i = 0; i < g->n; i++) {
-		g->v[i].tries = TRIES - 1;
-		released += (g->v[i].enrolled || g->v[i].unsure) && tell(g, &g->v[i], false);
+		g->v[i].tries = CS_KSM_TRIES - 1;
+		released += (g->v[i].enrolled || g->v[i].unsure) &&
+			    cs_ksm_guest_tell(g, &g->v[i], false);
 	}
 	return released;
 }
@@ -370,12 +395,12 @@ void cs_ksm_guests_count(const struct cs_ksm_guests *g, struct cs_ksm_guests_cou
 	struct cs_ksm_guests_count count = { .running = g->n, .domain = g->domain };
 
 	for (size_t i = 0; i < g->n; i++) {
-		const struct guest *guest = &g->v[i];
+		const struct cs_ksm_guest *guest = &g->v[i];
 
 		count.enrolled += guest->enrolled;
 		count.unsure += guest->unsure;
 		count.losers += guest->trial.lost;
-		count.silent += guest->tries >= TRIES;
+		count.silent += guest->tries >= CS_KSM_TRIES;
 		count.elsewhere +=
 			guest->domain[0] && !g->spec.all && strcmp(guest->domain, g->domain) != 0;
 	}
@@ -399,6 +424,8 @@ struct cs_ksm_guests *cs_ksm_guests_free(struct cs_ksm_guests *g)
 {
 	if (!g)
 		return NULL;
+	if (g->round.alike)
+		cs_ksm_round_end(g);
 	free(g->v);
 	free(g);
 	return NULL;

@@ -22,7 +22,7 @@
 
 struct tune_options {
 	const char *budget, *policy, *trace, *domain, *root;
-	bool once, all_domains;
+	bool once, all_domains, whole;
 };
 
 enum {
@@ -33,6 +33,7 @@ enum {
 	KEY_POLICY,
 	KEY_ROOT,
 	KEY_TRACE,
+	KEY_WHOLE,
 };
 
 static const struct argp_option tune_options[] = {
@@ -43,6 +44,8 @@ static const struct argp_option tune_options[] = {
 	  "Merge guests of this share domain (default: of one that has guests)", 1 },
 	{ "all-domains", KEY_ALL_DOMAINS, NULL, 0,
 	  "Merge guests of all share domains, with those of others, too", 1 },
+	{ "whole", KEY_WHOLE, NULL, 0,
+	  "Let the kernel at all that guests wrote, not only where some of it is alike", 1 },
 	{ "trace", KEY_TRACE, "FILE", 0, "Write down what was seen and done, for ksm replay", 1 },
 	{ "root", KEY_ROOT, "DIR", OPTION_HIDDEN, "Folder that stands for /", 1 },
 	{ 0 },
@@ -73,6 +76,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case KEY_ROOT:
 		o->root = arg;
+		return 0;
+	case KEY_WHOLE:
+		o->whole = true;
 		return 0;
 	case ARGP_KEY_ARG:
 		argp_error(state, "'%s': nothing goes here", arg);
@@ -116,6 +122,14 @@ static int look(void *arg, const struct cs_ksm_sample *now, int64_t *ret_bytes, 
 	return cs_ksm_guests_look(s->guests, now, ret_bytes, err);
 }
 
+static int prepare(void *arg, const struct cs_ksm_sample *now, bool hurry, int64_t *ret_bytes,
+		   struct cs_err *err)
+{
+	struct session *s = arg;
+
+	return cs_ksm_guests_prepare(s->guests, now, hurry, ret_bytes, err);
+}
+
 /* A line when it turns to something else, for whoever reads the journal. */
 static void decided(void *arg, const struct cs_ksm_sample *now, const struct cs_ksm_setting *set,
 		    const struct cs_ksm_mind *mind)
@@ -127,6 +141,8 @@ static void decided(void *arg, const struct cs_ksm_sample *now, const struct cs_
 	if (s->first.at_ms == CS_KSM_UNKNOWN)
 		s->first = *now;
 	s->last = *now;
+	if (mind->why == CS_KSM_NOTHING)
+		cs_ksm_guests_rest(s->guests, now, false);
 	/* What was saved of guests that have gone is nothing that is lost. */
 	if (mind->why == CS_KSM_SWEEP) {
 		s->first.pages_sharing = now->pages_sharing;
@@ -213,8 +229,13 @@ static void say_missing(struct session *s)
 static int session_open(const struct tune_options *o, struct cs_store *store, struct session *s,
 			struct cs_err *err)
 {
+	/* Policies to hold ours against are as they are elsewhere. */
 	struct cs_ksm_guests_spec guests = {
-		.store = store, .proc = s->paths.proc, .domain = o->domain, .all = o->all_domains
+		.store = store,
+		.proc = s->paths.proc,
+		.domain = o->domain,
+		.all = o->all_domains,
+		.by_sketch = !o->whole && s->spec.policy->decide == cs_ksm_decide,
 	};
 	int r;
 
@@ -280,7 +301,9 @@ static int print_once(const struct cs_globals *globals, const struct session *s,
 
 static int run(const struct cs_globals *globals, void *options, struct cs_err *err)
 {
-	static const struct cs_tune_ops ops = { .guests = look, .decided = decided };
+	static const struct cs_tune_ops ops = { .guests = look,
+						.prepare = prepare,
+						.decided = decided };
 	const struct tune_options *o = options;
 	cs_auto(cs_store_freep) struct cs_store *store = NULL;
 	cs_auto(session_close) struct session s = {
@@ -308,6 +331,8 @@ static int run(const struct cs_globals *globals, void *options, struct cs_err *e
 	if (r < 0)
 		return r;
 	r = cs_tune_run(&s.spec, err);
+	while (cs_ksm_guests_rest(s.guests, &s.last, true))
+		;
 	/* Guests stay enrolled: what is merged stays so, and is not looked at any more. */
 	restored = cs_ksm_keep_restore(s.keep, s.ksm, &was, r < 0 ? NULL : err);
 	if (r < 0 || restored < 0)

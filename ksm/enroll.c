@@ -3,6 +3,9 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "store/base/io.h"
 
 bool cs_ksm_may_merge(enum cs_backing backing)
 {
@@ -17,33 +20,109 @@ bool cs_ksm_may_merge(enum cs_backing backing)
 	return false;
 }
 
-static int advise(const struct cs_seg *seg, bool on)
+static int advise(const struct cs_seg *seg, uint64_t from, uint64_t bytes, bool on)
 {
-	if (!cs_ksm_may_merge(seg->backing) || !seg->host)
-		return 0;
-	return madvise(seg->host, seg->bytes, on ? MADV_MERGEABLE : MADV_UNMERGEABLE) < 0 ? -errno
-											  : 0;
+	if (madvise((char *)seg->host + from, bytes, on ? MADV_MERGEABLE : MADV_UNMERGEABLE) < 0)
+		return -errno;
+	return 0;
 }
 
-int cs_ksm_enroll(const struct cs_ram *ram, bool on, uint64_t *ret_bytes, struct cs_err *err)
+static bool is_meant(const struct cs_seg *seg)
 {
-	uint64_t bytes = 0;
-	size_t i;
+	return cs_ksm_may_merge(seg->backing) && seg->host;
+}
+
+/* Pages (from) to (to), that one not included: what lies in segments that may be merged. */
+static int advise_span(const struct cs_ram *ram, uint64_t from, uint64_t to, bool on,
+		       uint64_t *ret_bytes)
+{
+	uint64_t at = 0; /* where the segment begins */
 	int r = 0;
 
-	for (i = 0; i < ram->n && r == 0; i++) {
-		r = advise(&ram->seg[i], on);
-		if (r == 0 && cs_ksm_may_merge(ram->seg[i].backing) && ram->seg[i].host)
-			bytes += ram->seg[i].bytes;
+	for (size_t i = 0; i < ram->n && r == 0; i++) {
+		const uint64_t pages = ram->seg[i].bytes / CS_PAGE_BYTES;
+		const uint64_t first = from > at ? from : at;
+		const uint64_t end = to < at + pages ? to : at + pages;
+
+		if (ram->seg[i].backing == CS_BACKING_SHARED)
+			continue;
+		if (is_meant(&ram->seg[i]) && first < end) {
+			r = advise(&ram->seg[i], (first - at) * CS_PAGE_BYTES,
+				   (end - first) * CS_PAGE_BYTES, on);
+			*ret_bytes += (end - first) * CS_PAGE_BYTES;
+		}
+		at += pages;
 	}
+	return r;
+}
+
+static uint64_t pages_of(const struct cs_ram *ram)
+{
+	uint64_t pages = 0;
+
+	for (size_t i = 0; i < ram->n; i++)
+		pages += ram->seg[i].backing == CS_BACKING_SHARED
+				 ? 0
+				 : ram->seg[i].bytes / CS_PAGE_BYTES;
+	return pages;
+}
+
+static int read_ranges(const struct cs_ram *ram, int fd, struct cs_page_range *range, size_t *ret_n)
+{
+	const uint64_t pages = pages_of(ram);
+	uint64_t at = 0;
+	struct stat st;
+	int r;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	*ret_n = (size_t)st.st_size / sizeof(range[0]);
+	if (st.st_size < 0 || (size_t)st.st_size % sizeof(range[0]) || *ret_n > CS_KSM_RANGES_MAX)
+		return -ERANGE;
+	r = cs_pread_full(fd, range, *ret_n * sizeof(range[0]), 0);
+	for (size_t i = 0; i < *ret_n && r == 0; i++) {
+		if (range[i].first < at || range[i].first + (uint64_t)range[i].pages > pages)
+			r = -ERANGE;
+		at = range[i].first + (uint64_t)range[i].pages;
+	}
+	return r;
+}
+
+static int advise_ranges(const struct cs_ram *ram, int fd, uint64_t *ret_bytes)
+{
+	struct cs_page_range range[CS_KSM_RANGES_MAX];
+	uint64_t at = 0, out = 0;
+	size_t n = 0;
+	int r;
+
+	r = read_ranges(ram, fd, range, &n);
+	for (size_t i = 0; i < n && r == 0; i++) {
+		r = advise_span(ram, at, range[i].first, false, &out);
+		at = range[i].first + (uint64_t)range[i].pages;
+		if (r == 0)
+			r = advise_span(ram, range[i].first, at, true, ret_bytes);
+	}
+	return r < 0 ? r : advise_span(ram, at, pages_of(ram), false, &out);
+}
+
+int cs_ksm_enroll(const struct cs_ram *ram, bool on, int ranges_fd, uint64_t *ret_bytes,
+		  struct cs_err *err)
+{
+	uint64_t bytes = 0, taken = 0;
+	int r;
+
+	r = on && ranges_fd >= 0 ? advise_ranges(ram, ranges_fd, &bytes)
+				 : advise_span(ram, 0, UINT64_MAX, on, &bytes);
 	if (r == 0) {
 		if (ret_bytes)
 			*ret_bytes = bytes;
 		return 0;
 	}
 	/* Half a guest in the tree would be neither the one nor the other. */
-	while (on && i-- > 0)
-		advise(&ram->seg[i], false);
+	if (on)
+		advise_span(ram, 0, UINT64_MAX, false, &taken);
+	if (r == -ERANGE)
+		return cs_fail(err, EINVAL, "enroll: not a file of ranges of its memory");
 	if (r == -EINVAL)
 		return cs_fail(err, EINVAL, "this kernel merges no memory (CONFIG_KSM)");
 	return cs_fail_errno(err, r,

@@ -14,7 +14,12 @@
 bool cs_ksm_may_merge(enum cs_backing backing);
 
 /* In the process that has (ram) mapped: let the kernel merge what may be (on), or no longer, and
- * give back what is merged. That may take memory as if every page of it were written to. *ret_bytes
- * (may be NULL): of the segments that were meant. -EINVAL: this kernel has no KSM; -ENOMEM,
- * -EAGAIN. What was enrolled before a failure is taken back. */
-int cs_ksm_enroll(const struct cs_ram *ram, bool on, uint64_t *ret_bytes, struct cs_err *err);
+ * give back what is merged. That may take memory as if every page of it were written to.
+ * (ranges_fd): a file of struct cs_page_range, ascending: only what is in these is let in, and the
+ * rest taken out; -1: all. *ret_bytes (may be NULL): of what was meant. -EINVAL: this kernel has no
+ * KSM, or the file is none of ranges of (ram); -ENOMEM, -EAGAIN. What was enrolled of (ram) is
+ * taken back when it fails. */
+int cs_ksm_enroll(const struct cs_ram *ram, bool on, int ranges_fd, uint64_t *ret_bytes,
+		  struct cs_err *err);
+
+#define CS_KSM_RANGES_MAX 512 /* of one guest: each splits a mapping */

@@ -409,3 +409,18 @@ void cs_ksm_decide(const struct cs_ksm_sample *before, const struct cs_ksm_sampl
 	mind->wake_ms = least(most(mind->wake_ms, WAKE_MIN_MS), WAKE_MAX_MS);
 	mind->begun = true;
 }
+
+bool cs_ksm_began(const struct cs_ksm_mind *before, const struct cs_ksm_mind *now)
+{
+	return now->passes && now->why != CS_KSM_SWEEP &&
+	       (!before->passes || before->why == CS_KSM_SWEEP);
+}
+
+void cs_ksm_recount(const struct cs_ksm_sample *now, bool call_off, struct cs_ksm_mind *mind)
+{
+	mind->covered_bytes = held(now);
+	if (call_off)
+		stand_still(now, false, mind);
+	/* How fast it goes is to be decided anew, by how much it is. */
+	mind->wake_ms = call_off ? WAKE_MAX_MS : WAKE_MIN_MS;
+}

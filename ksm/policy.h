@@ -69,6 +69,13 @@ void cs_ksm_decide(const struct cs_ksm_sample *before, const struct cs_ksm_sampl
 		   const struct cs_ksm_setting *current, const struct cs_ksm_limits *limits,
 		   struct cs_ksm_mind *mind, struct cs_ksm_setting *ret);
 
+/* Did a look begin between these two? A sweep is none. */
+bool cs_ksm_began(const struct cs_ksm_mind *before, const struct cs_ksm_mind *now);
+
+/* A look has just begun, and what may be merged turned out to be (now->enrolled_bytes), that is how
+ * much is looked at. (call_off): it does not pay, and is over. */
+void cs_ksm_recount(const struct cs_ksm_sample *now, bool call_off, struct cs_ksm_mind *mind);
+
 /* Ours, and others to hold it against, each in the same form. */
 struct cs_ksm_policy {
 	const char *name, *summary;

@@ -11,7 +11,8 @@
 
 #define ONCE_IDLE_MS 5000 /* nothing to look at for so long: there is nothing */
 #define LOOK_MS      500  /* between two looks at most: memory may run out without a stall */
-#define ONCE_SCANS   3    /* a policy that never rests has then been everywhere twice */
+#define PREPARED_MS  10
+#define ONCE_SCANS   3 /* a policy that never rests has then been everywhere twice */
 
 struct tune {
 	const struct cs_tune_spec *spec;
@@ -22,6 +23,7 @@ struct tune {
 	int64_t begun_scans;
 	int64_t idle_ms; /* since when there is nothing to do */
 	bool has_run;
+	bool put_off; /* a look, because guests are being got ready */
 };
 
 static int look(struct tune *t, struct cs_err *err)
@@ -50,12 +52,44 @@ static int record(const struct tune *t, struct cs_err *err)
 	return r < 0 ? cs_fail_errno(err, -r, "cannot write the trace") : 0;
 }
 
+/* A look is about to begin: are the guests ready, and is it worth it? */
+static int prepare(struct tune *t, const struct cs_ksm_mind *before, struct cs_ksm_setting *want,
+		   struct cs_err *err)
+{
+	const bool hurry = t->put_off && t->mind.why == CS_KSM_PRESSURE;
+	int64_t bytes = 0;
+	int r;
+
+	if (!t->spec->ops->prepare || !cs_ksm_began(before, &t->mind))
+		return 0;
+	r = t->spec->ops->prepare(t->spec->arg, &t->now, hurry, &bytes, err);
+	if (r < 0)
+		return r;
+	if (r == CS_TUNE_WAIT) {
+		/* As if nothing had been decided. */
+		t->put_off = true;
+		t->mind = *before;
+		t->mind.wake_ms = PREPARED_MS;
+		*want = t->set;
+		return 0;
+	}
+	t->put_off = false;
+	t->now.enrolled_bytes = bytes;
+	cs_ksm_recount(&t->now, r == CS_TUNE_CALL_OFF, &t->mind);
+	want->run = t->mind.passes ? 1 : 0;
+	return 0;
+}
+
 static int decide(struct tune *t, struct cs_err *err)
 {
+	const struct cs_ksm_mind before = t->mind;
 	struct cs_ksm_setting want;
 	int r;
 
 	t->spec->policy->decide(&t->before, &t->now, &t->set, &t->spec->limits, &t->mind, &want);
+	r = prepare(t, &before, &want, err);
+	if (r < 0)
+		return r;
 	/* While it is to scan also what others have set meanwhile: only what differs is written. */
 	if (want.run == 1 || memcmp(&want, &t->set, sizeof(want)) != 0) {
 		r = cs_ksm_apply(t->spec->ksm, &want, err);
@@ -65,7 +99,7 @@ static int decide(struct tune *t, struct cs_err *err)
 	t->set = want;
 	/* To sweep is not to look. */
 	t->has_run = t->has_run || (want.run == 1 && t->mind.why != CS_KSM_SWEEP);
-	if (t->mind.why != CS_KSM_NOTHING)
+	if (t->mind.why != CS_KSM_NOTHING || t->put_off)
 		t->idle_ms = t->now.at_ms;
 	if (t->spec->ops->decided)
 		t->spec->ops->decided(t->spec->arg, &t->now, &t->set, &t->mind);

@@ -6,11 +6,23 @@
 
 #include "ksm/policy.h"
 
+/* What cs_tune_ops.prepare says, besides -errno. */
+enum {
+	CS_TUNE_GO,
+	CS_TUNE_WAIT,     /* it is not done; asked again at once */
+	CS_TUNE_CALL_OFF, /* there is too little to be had */
+};
+
 struct cs_tune_ops {
 	/* Look after the guests; (now) is what was just seen, without them. *ret_bytes: private
 	 * memory of those that are enrolled. */
 	int (*guests)(void *arg, const struct cs_ksm_sample *now, int64_t *ret_bytes,
 		      struct cs_err *err);
+	/* A look is about to begin: get the guests ready. May be NULL. (hurry): asked again, and
+	 * memory is short; not CS_TUNE_WAIT then. *ret_bytes: what (guests) would say now; that it
+	 * may be less than before is no sign that guests have gone. */
+	int (*prepare)(void *arg, const struct cs_ksm_sample *now, bool hurry, int64_t *ret_bytes,
+		       struct cs_err *err);
 	/* What was decided, each time. */
 	void (*decided)(void *arg, const struct cs_ksm_sample *now,
 			const struct cs_ksm_setting *set, const struct cs_ksm_mind *mind);

@@ -264,6 +264,14 @@ int cs_control_call(int dirfd, const char *line, unsigned timeout_ms, char **ret
 	return call(dirfd, &request, timeout_ms, ret, NULL, err);
 }
 
+int cs_control_call_with(int dirfd, const char *line, int fd, unsigned timeout_ms, char **ret,
+			 struct cs_err *err)
+{
+	const struct request request = { .line = line, .fds = &fd, .n = 1 };
+
+	return call(dirfd, &request, timeout_ms, ret, NULL, err);
+}
+
 int cs_control_save(int dirfd, const int fds[], size_t n, const char *words, unsigned timeout_ms,
 		    char **ret, struct cs_err *err)
 {

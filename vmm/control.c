@@ -145,10 +145,29 @@ static bool on_enroll(struct cs_control_client *client, const char *rest)
 
 	if (!on && strcmp(rest, "off") != 0)
 		return answer(client, "error", "enroll: 'on' or 'off' goes behind it");
-	r = spec->ops->enroll(spec->arg, on, &bytes, &err);
+	if (client->fds > (on ? 1U : 0U))
+		return answer(client, "error", "enroll: one descriptor goes with 'on', at most");
+	r = spec->ops->enroll(spec->arg, on, client->fds ? client->fd_sent[0] : -1, &bytes, &err);
 	if (r < 0)
 		return finish(client, r, &err);
 	snprintf(text, sizeof(text), "bytes=%" PRIu64, bytes);
+	return answer(client, "ok", text);
+}
+
+static bool on_sketch(struct cs_control_client *client, const char *rest)
+{
+	const struct cs_control_spec *spec = &client->control->spec;
+	struct cs_err err = { 0 };
+	uint64_t pages = 0;
+	char text[40];
+	int r;
+
+	if (client->fds != 1)
+		return answer(client, "error", "sketch: one descriptor goes with it");
+	r = spec->ops->sketch(spec->arg, client->fd_sent[0], &pages, &err);
+	if (r < 0)
+		return finish(client, r, &err);
+	snprintf(text, sizeof(text), "pages=%" PRIu64, pages);
 	return answer(client, "ok", text);
 }
 
@@ -265,6 +284,7 @@ static bool handle(struct cs_control_client *client)
 		{ "pause", ops->pause != NULL, false, on_pause },
 		{ "resume", ops->resume != NULL, false, on_resume },
 		{ "enroll", ops->enroll != NULL, true, on_enroll },
+		{ "sketch", ops->sketch != NULL, false, on_sketch },
 		{ "balloon", ops->balloon != NULL, true, on_balloon },
 		{ "quit", ops->quit != NULL, false, on_quit },
 		{ "console", ops->console != NULL, false, on_console },
@@ -287,7 +307,7 @@ static bool handle(struct cs_control_client *client)
 	}
 	return answer(client, "error",
 		      "not a request (status, stop [MS], reboot, pause, resume, enroll, "
-		      "balloon BYTES, fold, ping, quit, console, save)");
+		      "sketch, balloon BYTES, fold, ping, quit, console, save)");
 }
 
 /* ---- clients */

@@ -14,7 +14,12 @@
  *   balloon BYTES     ok            ask the guest to get by with so many bytes of its RAM
  *   quit              ok            end at once
  *   enroll on|off     ok bytes=N    let the kernel merge what the guest wrote with what others did
- *                                   (or no longer); refused of one that is in no share domain
+ *                                   (or no longer); refused of one that is in no share domain. With
+ *                                   "on" may come a descriptor: a file of struct cs_page_range, and
+ *                                   only these are let in
+ *   sketch            ok pages=N    with the first byte comes a descriptor, opened for reading and
+ *                                   writing: it gets a struct cs_sketch_page for each page that the
+ *                                   guest wrote (vmm/sketch.h); refused as enroll is
  *   fold              ok looked=N folded=N stops=N longest_us=N total_us=N
  *                                   pages that are as they were before the guest wrote to them
  *                                   go back (vmm/fold.h). The answer comes when that is done
@@ -63,7 +68,9 @@ struct cs_control_ops {
 	int (*reboot)(void *arg, struct cs_err *err);
 	int (*pause)(void *arg, struct cs_err *err);
 	int (*resume)(void *arg, struct cs_err *err);
-	int (*enroll)(void *arg, bool on, uint64_t *ret_bytes, struct cs_err *err);
+	int (*enroll)(void *arg, bool on, int ranges_fd, uint64_t *ret_bytes,
+		      struct cs_err *err); /* ranges_fd: -1, all */
+	int (*sketch)(void *arg, int fd, uint64_t *ret_pages, struct cs_err *err);
 	int (*balloon)(void *arg, uint64_t bytes, struct cs_err *err);
 	int (*quit)(void *arg, struct cs_err *err); /* the client has its "ok" already */
 	/* (fd), a non-blocking stream socket with "ok" written to it, is the console's on 0. */
@@ -113,6 +120,10 @@ CS_DEFINE_AUTO(cs_control);
  * running; -ETIMEDOUT; -EREMOTEIO: it said error, its words are in (err). */
 int cs_control_call(int dirfd, const char *line, unsigned timeout_ms, char **ret,
 		    struct cs_err *err);
+
+/* The same, and (fd) goes along; it stays the caller's. */
+int cs_control_call_with(int dirfd, const char *line, int fd, unsigned timeout_ms, char **ret,
+			 struct cs_err *err);
 
 /* As cs_control_call("console"), and the connection stays open: *ret_fd is the caller's. */
 int cs_control_console(int dirfd, int *ret_fd, struct cs_err *err);

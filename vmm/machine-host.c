@@ -10,6 +10,7 @@
 #include "vmm/irq.h"
 #include "vmm/machine-private.h"
 #include "vmm/ping.h"
+#include "vmm/sketch.h"
 #include "vmm/virtio-devices.h"
 
 /* What the agent needs behind its grace, to sync and unmount, before we end the machine ourselves.
@@ -182,16 +183,38 @@ static int control_resume(void *arg, struct cs_err *err)
 	return 0;
 }
 
-static int control_enroll(void *arg, bool on, uint64_t *ret_bytes, struct cs_err *err)
+/* Whoever asks: what the guest was spawned as decides. */
+static int shares_nothing(struct cs_err *err)
+{
+	return cs_fail(err, EPERM, "it is in no share domain, and shares nothing that it wrote");
+}
+
+static int control_sketch(void *arg, int fd, uint64_t *ret_pages, struct cs_err *err)
+{
+	const struct cs_machine *machine = arg;
+	int r;
+
+	if (!machine->spec.enroll)
+		return shares_nothing(err);
+	if (machine->pagemap_fd < 0)
+		return cs_fail(err, EOPNOTSUPP,
+			       "this host does not tell which pages are its own "
+			       "(/proc/self/pagemap)");
+	r = cs_sketch_write(machine->pagemap_fd, &machine->mem.ram, fd, ret_pages);
+	if (r == -EFBIG)
+		return cs_fail(err, EFBIG, "it has too much memory of its own for a sketch");
+	return r < 0 ? cs_fail_errno(err, -r, "cannot sketch its memory") : 0;
+}
+
+static int control_enroll(void *arg, bool on, int ranges_fd, uint64_t *ret_bytes,
+			  struct cs_err *err)
 {
 	struct cs_machine *machine = arg;
 	int r;
 
-	/* Whoever asks: what the guest was spawned as decides. */
 	if (!machine->spec.enroll)
-		return cs_fail(err, EPERM,
-			       "it is in no share domain, and shares nothing that it wrote");
-	r = machine->spec.enroll(&machine->mem.ram, on, ret_bytes, err);
+		return shares_nothing(err);
+	r = machine->spec.enroll(&machine->mem.ram, on, ranges_fd, ret_bytes, err);
 	if (r == 0)
 		machine->enrolled = on;
 	return r;
@@ -277,6 +300,7 @@ int cs_machine_add_services(struct cs_machine *machine, struct cs_err *err)
 		.pause = control_pause,
 		.resume = control_resume,
 		.enroll = control_enroll,
+		.sketch = control_sketch,
 		.balloon = control_balloon,
 		.quit = control_quit,
 		.console = control_console,

@@ -35,7 +35,8 @@ struct cs_machine_spec {
 	unsigned vcpus;
 	/* Let the kernel merge (ram) with that of others, or no longer (ksm/enroll.h); in the loop
 	 * thread. NULL: the guest is in no share domain, and is never merged. */
-	int (*enroll)(const struct cs_ram *ram, bool on, uint64_t *ret_bytes, struct cs_err *err);
+	int (*enroll)(const struct cs_ram *ram, bool on, int ranges_fd, uint64_t *ret_bytes,
+		      struct cs_err *err);
 	int log_fd;     /* console log, read-write; -1: none */
 	int paused_fd;  /* a file that holds "paused\n" while the machine is paused, and nothing
 			   otherwise; -1: none */

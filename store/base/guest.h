@@ -40,6 +40,18 @@ struct cs_seg {
 
 #define CS_RAM_SEGS 8
 
+/* A page that a guest wrote, and what is in it, in the upper 31 bits of (hash): pages that are
+ * alike have the same, and nearly all that have the same are alike. Pages count as in a MEMORY
+ * part: through all segments but the SHARED one. */
+struct cs_sketch_page {
+	uint32_t page, hash;
+};
+#define CS_SKETCH_MERGED 1U /* in (hash): others have the same page mapped */
+
+struct cs_page_range {
+	uint32_t first, pages;
+};
+
 struct cs_ram {
 	struct cs_seg seg[CS_RAM_SEGS]; /* ascending by gpa, no overlap; the last may be SHARED (the
 					   root) */

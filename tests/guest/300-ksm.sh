@@ -24,6 +24,15 @@ mergeable() {
 	grep -c '^VmFlags:.* mg' "/proc/$(pid_of "$1")/smaps" || true
 }
 
+# How far a counter came, by the trace.
+column() {
+	python3 - "$scratch/trace" "$1" <<-'END'
+		import csv, sys
+		rows = list(csv.DictReader(open(sys.argv[1])))
+		print(int(rows[-1][sys.argv[2]]) - int(rows[0][sys.argv[2]]))
+	END
+}
+
 saved() {
 	cs ksm status --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["saved_bytes"] >> 10)'
 }
@@ -48,6 +57,10 @@ claim "two of three copies of a MiB are gone ($gained KiB)" test "$gained" -ge 1
 for guest in "$me"-red-{1,2,3}; do
 	claim "$guest is merged ($(merged "$guest") pages)" test "$(merged "$guest")" -ge 240
 done
+is "its memory is one mapping again" 1 "$(mergeable "$me-red-1")"
+scanned=$(column pages_scanned)
+claim "a second look finds nothing to do" cs ksm tune --once --domain red --trace "$scratch/trace"
+is "and does not scan" 0 "$(column pages_scanned)"
 is "blue is not" 0 "$(merged "$me-blue")"
 is "and could not be" 0 "$(mergeable "$me-blue")"
 is "neither is who is in no domain" 0 "$(mergeable "$me-none")"
@@ -60,6 +73,13 @@ done
 claim "a guest writes to what is merged" cs exec "$me-red-1" -- sh -c 'printf changed | dd of=/tmp/same conv=notrunc'
 claim "a write to a merged page is not seen by others" same \
 	"$(cs exec "$me-none" -- md5sum /tmp/same)" "$(cs exec "$me-red-2" -- md5sum /tmp/same)"
+
+# ---- the same without a look beforehand at what is alike
+cs ksm off >/dev/null
+claim "a tuner for nobody, again" cs ksm tune --once --domain nobody
+claim "tune --once --whole" cs ksm tune --once --whole --domain red --trace "$scratch/trace"
+whole=$(column pages_scanned)
+claim "what is alike nowhere is not scanned, but for --whole ($scanned pages and $whole)" test "$scanned" -lt "$whole"
 
 # ---- a tuner that stays, and another domain
 "$program" --store "$store" ksm tune --domain blue 8>&- 9>&- 2>"$scratch/tuner" &

@@ -33,7 +33,7 @@ struct world {
 	int fd[CS_CONTROL_FDS];
 	size_t fds;
 	char words[64];
-	unsigned saves, gone;
+	unsigned saves, gone, enrolls, sketches;
 };
 
 static int do_save(void *arg, struct cs_control_client *client, const int fds[], size_t n,
@@ -65,7 +65,30 @@ static int do_pause(void *arg, struct cs_err *err)
 	return 0;
 }
 
+/* What was said, into the descriptor that came along. */
+static int do_enroll(void *arg, bool on, int ranges_fd, uint64_t *ret_bytes, struct cs_err *err)
+{
+	struct world *w = arg;
+
+	w->enrolls++;
+	*ret_bytes = on ? 8192 : 4096;
+	return ranges_fd >= 0 && write(ranges_fd, "E", 1) != 1 ? -EIO : 0;
+}
+
+static int do_sketch(void *arg, int fd, uint64_t *ret_pages, struct cs_err *err)
+{
+	struct world *w = arg;
+
+	w->sketches++;
+	if (w->refuse)
+		return cs_fail(err, EFBIG, "too much");
+	*ret_pages = 5;
+	return write(fd, "S", 1) == 1 ? 0 : -EIO;
+}
+
 static const struct cs_control_ops ops = { .pause = do_pause,
+					   .enroll = do_enroll,
+					   .sketch = do_sketch,
 					   .save = do_save,
 					   .save_gone = do_gone };
 
@@ -208,6 +231,53 @@ static void test_late_answer(void **state)
 	assert_reads(fd, "error the disk is full of eels\n");
 	assert_int_equal(w->gone, 0);
 	close_all(pipes, 1);
+	close(fd);
+}
+
+static void assert_got(int fd, char byte)
+{
+	char got = 0;
+
+	assert_int_equal(read(fd, &got, 1), 1);
+	assert_int_equal(got, byte);
+	/* and nobody keeps it */
+	assert_true(is_closed(fd));
+	close(fd);
+}
+
+static void test_one_descriptor(void **state)
+{
+	struct world *w = *state;
+	int fd = client(w), pipes[2];
+
+	put(w, fd, "sketch\n", 1, pipes);
+	assert_reads(fd, "ok pages=5\n");
+	assert_got(pipes[0], 'S');
+	put(w, fd, "enroll on\n", 1, pipes);
+	assert_reads(fd, "ok bytes=8192\n");
+	assert_got(pipes[0], 'E');
+	put(w, fd, "enroll on\n", 0, NULL);
+	assert_reads(fd, "ok bytes=8192\n");
+	put(w, fd, "enroll off\n", 0, NULL);
+	assert_reads(fd, "ok bytes=4096\n");
+	w->refuse = true;
+	put(w, fd, "sketch\n", 1, pipes);
+	assert_reads(fd, "error too much\n");
+	assert_true(is_closed(pipes[0]));
+	close(pipes[0]);
+	assert_int_equal(w->sketches, 2);
+	assert_int_equal(w->enrolls, 3);
+
+	put(w, fd, "sketch\n", 0, NULL);
+	assert_reads(fd, "error sketch: one descriptor goes with it\n");
+	put(w, fd, "sketch\n", 2, pipes);
+	assert_reads(fd, "error sketch: one descriptor goes with it\n");
+	assert_true(is_closed(pipes[0]) && is_closed(pipes[1]));
+	close_all(pipes, 2);
+	put(w, fd, "enroll off\n", 1, pipes);
+	assert_reads(fd, "error enroll: one descriptor goes with 'on', at most\n");
+	close_all(pipes, 1);
+	assert_int_equal(w->sketches + w->enrolls, 5);
 	close(fd);
 }
 
@@ -361,6 +431,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_late_answer, open_world, close_world),
+		cmocka_unit_test_setup_teardown(test_one_descriptor, open_world, close_world),
 		cmocka_unit_test_setup_teardown(test_client_leaves, open_world, close_world),
 		cmocka_unit_test_setup_teardown(test_descriptors_are_not_kept, open_world,
 						close_world),

@@ -64,7 +64,7 @@ static int do_pause(void *arg, struct cs_err *err)
 	return note(arg, "pause", err);
 }
 
-static int do_enroll(void *arg, bool on, uint64_t *ret_bytes, struct cs_err *err)
+static int do_enroll(void *arg, bool on, int ranges_fd, uint64_t *ret_bytes, struct cs_err *err)
 {
 	*ret_bytes = on ? 4096 : 8192;
 	return note(arg, on ? "on" : "off", err);

@@ -22,6 +22,9 @@ struct world {
 	struct cs_err err;
 	int64_t guests_mib; /* the answer of (guests); below 0: it fails */
 	unsigned decisions;
+	int prepared,
+		prepare_waits; /* the answer of (prepare), and how often it is another before */
+	unsigned prepares, hurried;
 };
 
 static int guests(void *arg, const struct cs_ksm_sample *now, int64_t *ret_bytes,
@@ -35,6 +38,32 @@ static int guests(void *arg, const struct cs_ksm_sample *now, int64_t *ret_bytes
 	return 0;
 }
 
+static bool runs(struct world *w)
+{
+	cs_auto(cs_mem_freep) char *text = NULL;
+
+	/* Just being written: empty. */
+	return cs_read_file_at(w->scratch->fd, "ksm/run", 16, &text, NULL) == 0 && text[0] == '1';
+}
+
+static int prepare(void *arg, const struct cs_ksm_sample *now, bool hurry, int64_t *ret_bytes,
+		   struct cs_err *err)
+{
+	struct world *w = arg;
+
+	assert_false(runs(w));
+	__atomic_fetch_add(&w->prepares, 1, __ATOMIC_SEQ_CST);
+	w->hurried += hurry;
+	if (!hurry && w->prepare_waits && w->prepare_waits--)
+		return CS_TUNE_WAIT;
+	if (w->prepared < 0)
+		return cs_fail(err, EIO, "not prepared");
+	/* a half of it is worth a look; that is what (guests) says from now on, too */
+	w->guests_mib /= 2;
+	*ret_bytes = w->guests_mib * (int64_t)CS_MIB;
+	return w->prepared;
+}
+
 static void decided(void *arg, const struct cs_ksm_sample *now, const struct cs_ksm_setting *set,
 		    const struct cs_ksm_mind *mind)
 {
@@ -44,6 +73,9 @@ static void decided(void *arg, const struct cs_ksm_sample *now, const struct cs_
 }
 
 static const struct cs_tune_ops ops = { .guests = guests, .decided = decided };
+static const struct cs_tune_ops preparing = { .guests = guests,
+					      .prepare = prepare,
+					      .decided = decided };
 
 static void put_memory(struct scratch *scratch, const char *available_kb)
 {
@@ -116,14 +148,6 @@ static int64_t now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static bool runs(struct world *w)
-{
-	cs_auto(cs_mem_freep) char *text = NULL;
-
-	/* Just being written: empty. */
-	return cs_read_file_at(w->scratch->fd, "ksm/run", 16, &text, NULL) == 0 && text[0] == '1';
 }
 
 /* Milliseconds until it scans, or does not. */
@@ -228,15 +252,75 @@ static void test_once(void **state)
 	assert_false(runs(w));
 }
 
+/* It does not scan before the guests are ready, nor when that is not worth it; and that they have
+ * less than was thought is no reason to sweep. */
+static void test_prepare(void **state)
+{
+	struct world *w = *state;
+	const struct timespec nap = { .tv_sec = 2 };
+
+	w->spec.ops = &preparing;
+	w->guests_mib = 100;
+	w->prepare_waits = 3;
+	w->prepared = CS_TUNE_CALL_OFF;
+	start(w);
+	assert_true(until(w, true, 6000) >= 6000);
+	assert_int_equal(__atomic_load_n(&w->prepares, __ATOMIC_SEQ_CST), 4);
+	assert_int_equal(w->guests_mib, 50);
+	/* as much again: now it is */
+	w->prepared = CS_TUNE_GO;
+	__atomic_store_n(&w->guests_mib, 100, __ATOMIC_SEQ_CST);
+	assert_true(until(w, true, 30000) < 30000);
+	assert_int_equal(__atomic_load_n(&w->prepares, __ATOMIC_SEQ_CST), 5);
+	/* a pass over, and another: it stands still, though it began with more */
+	scratch_write(w->scratch->fd, "ksm/full_scans", "2\n");
+	nanosleep(&nap, NULL);
+	scratch_write(w->scratch->fd, "ksm/full_scans", "4\n");
+	assert_true(until(w, false, 30000) < 30000);
+	assert_true(until(w, true, 2000) >= 2000);
+	assert_int_equal(w->hurried, 0);
+	stop(w);
+	assert_int_equal(w->result, 0);
+}
+
+/* Memory is short: no more than one answer that it is not done is waited for. */
+static void test_hurry(void **state)
+{
+	struct world *w = *state;
+
+	w->spec.ops = &preparing;
+	w->guests_mib = 100;
+	w->prepare_waits = 1000;
+	put_memory(w->scratch, "100000");
+	start(w);
+	assert_true(until(w, true, 30000) < 30000);
+	assert_int_equal(w->prepares, 2);
+	assert_int_equal(w->hurried, 1);
+	stop(w);
+	assert_int_equal(w->result, 0);
+}
+
+static void test_prepare_fails(void **state)
+{
+	struct world *w = *state;
+
+	w->spec.ops = &preparing;
+	w->guests_mib = 100;
+	w->prepared = -EIO;
+	put_memory(w->scratch, "100000");
+	assert_int_equal(cs_tune_run(&w->spec, &w->err), -EIO);
+	assert_string_equal(w->err.text, "not prepared");
+}
+
 #define WORLD_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		WORLD_TEST(test_pressure),
-		WORLD_TEST(test_idle),
-		WORLD_TEST(test_trace_and_failure),
-		WORLD_TEST(test_once),
+		WORLD_TEST(test_pressure),          WORLD_TEST(test_idle),
+		WORLD_TEST(test_trace_and_failure), WORLD_TEST(test_once),
+		WORLD_TEST(test_prepare),           WORLD_TEST(test_hurry),
+		WORLD_TEST(test_prepare_fails),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
