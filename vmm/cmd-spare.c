@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/pidfd.h>
 #include <unistd.h>
 
 #include "cow/spare.h"
@@ -25,7 +25,6 @@
 #define LOOK_MS       1000 /* which version is the active one? */
 #define TRIES         3    /* in a row that come to nothing */
 #define ENDING_MS     2000 /* as long as spares may take to end */
-#define NAP_NS        5000000
 
 struct options {
 	const char *template, *count;
@@ -33,6 +32,7 @@ struct options {
 
 struct spare {
 	pid_t pid; /* 0: none */
+	int pidfd; /* nobody waits for it, so its number may become another's */
 	int fd;    /* what it has to say */
 	bool waits;
 	unsigned missing; /* looks in a row by which it was not on offer */
@@ -71,6 +71,21 @@ static _Noreturn void become_spare(const struct keeper *keeper, int event_fd)
 	cs_monitor_main(&spec);
 }
 
+/* One that died already says so by its pipe. */
+static int watch(struct spare *spare, struct cs_err *err)
+{
+	const int pidfd = pidfd_open(spare->pid, 0);
+
+	if (pidfd < 0 && errno == ESRCH)
+		return 0;
+	spare->pidfd = cs_spawner_raise_fd(pidfd);
+	if (spare->pidfd >= 0)
+		return 0;
+	spare->pid = 0;
+	cs_fd_closep(&spare->fd); /* which ends it */
+	return cs_fail_errno(err, errno, "out of descriptors (raise ulimit -n)");
+}
+
 static int make(struct keeper *keeper, struct spare *spare, struct cs_err *err)
 {
 	cs_auto(cs_fd_closep) int write_fd = -1;
@@ -93,7 +108,7 @@ static int make(struct keeper *keeper, struct spare *spare, struct cs_err *err)
 	if (spare->pid == 0)
 		become_spare(keeper, write_fd);
 	if (spare->pid > 0)
-		return 0;
+		return watch(spare, err);
 	spare->pid = 0;
 	cs_fd_closep(&spare->fd);
 	return cs_fail_errno(err, errno, "cannot start a process (see clearstore doctor)");
@@ -103,9 +118,16 @@ static int make(struct keeper *keeper, struct spare *spare, struct cs_err *err)
 static void forget(struct spare *spare)
 {
 	cs_fd_closep(&spare->fd);
+	cs_fd_closep(&spare->pidfd);
 	spare->pid = 0;
 	spare->waits = false;
 	spare->missing = 0;
+}
+
+static void end(const struct spare *spare)
+{
+	if (spare->pidfd >= 0)
+		pidfd_send_signal(spare->pidfd, SIGKILL, NULL, 0);
 }
 
 static void failed(struct keeper *keeper, struct spare *spare, const struct cs_err *why)
@@ -141,7 +163,7 @@ static void listen_to(struct keeper *keeper, struct spare *spare)
 		keeper->not_before_ms = cs_cmd_now_ms() + QUIET_MS;
 	} else if (cs_spare_offer(keeper->session.store, spare->pid, &keeper->session.card, &why) <
 		   0) {
-		kill(spare->pid, SIGKILL);
+		end(spare);
 		failed(keeper, spare, &why);
 	} else {
 		spare->waits = true;
@@ -264,7 +286,7 @@ static void look_after(struct keeper *keeper, struct spare *spare)
 	    cs_spare_is_offered(keeper->session.store, spare->pid, &keeper->session.card)) {
 		spare->missing = 0;
 	} else if (spare->missing++) {
-		kill(spare->pid, SIGKILL);
+		end(spare);
 		forget(spare);
 	}
 }
@@ -344,10 +366,10 @@ static void end_all(struct keeper *keeper)
 	for (size_t i = 0; i < keeper->n; i++)
 		cs_fd_closep(&keeper->spare[i].fd);
 	for (size_t i = 0; i < keeper->n; i++) {
-		const pid_t pid = keeper->spare[i].pid;
+		const uint64_t now = cs_cmd_now_ms();
 
-		while (pid && kill(pid, 0) == 0 && cs_cmd_now_ms() < until)
-			nanosleep(&(struct timespec){ .tv_nsec = NAP_NS }, NULL);
+		cs_cmd_wait_ended(&keeper->spare[i].pidfd, 1, now < until ? until - now : 0);
+		cs_fd_closep(&keeper->spare[i].pidfd);
 	}
 	cs_spare_sweep(keeper->session.store, NULL);
 }
@@ -371,7 +393,7 @@ static int open_keeper(const struct cs_globals *globals, struct keeper *keeper, 
 	if (!keeper->spare)
 		return cs_fail_errno(err, ENOMEM, "%zu spares", keeper->n);
 	for (size_t i = 0; i < keeper->n; i++)
-		keeper->spare[i].fd = -1;
+		keeper->spare[i].fd = keeper->spare[i].pidfd = -1;
 	cs_spawner_prepare();
 	r = cs_cmd_store_open(globals, &session->store, err);
 	if (r == 0)
