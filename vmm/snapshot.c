@@ -492,7 +492,7 @@ int cs_snapshot_begin(struct cs_machine *machine, struct cs_control_client *clie
 		if (r == -ENOTCONN)
 			return cs_fail(err, ENOTCONN,
 				       "its agent is not there yet, or gone: nobody can freeze its "
-				       "processes");
+				       "processes (try again when clearstore ping is answered)");
 		if (r == -EOPNOTSUPP)
 			return cs_fail(err, EOPNOTSUPP,
 				       "the agent in its template is too old to freeze it (add the "
