@@ -50,6 +50,9 @@ near() {
 	[ $((now - EPOCHSECONDS)) -ge -5 ] && [ $((now - EPOCHSECONDS)) -le 5 ]
 }
 claim "their clocks are right" near "$me-1"
+# Nothing else wakes a guest that has nothing to do, and then all that had waited for that.
+sleeps=$(cs exec "$me-2" -- dmesg | sed -n '/jiffies/d; s/.*max_idle_ns: \([0-9]*\) ns.*/\1/p' | sort -n | head -n 1)
+claim "its clocks let it sleep for more than an hour ($((sleeps / 1000000000)) s)" test "$sleeps" -gt 3600000000000
 is "exit statuses come through" 9 "$(status_of cs exec "$me-1" -- sh -c 'exit 9')"
 claim "what one writes" cs exec "$me-1" -- sh -c 'echo mine >/tmp/mine; echo changed >/etc/passwd'
 is "no other sees" root "$(cs exec "$me-2" -- sh -c 'cat /tmp/mine 2>/dev/null; head -n 1 /etc/passwd' | cut -d : -f 1)"
