@@ -50,6 +50,19 @@ near() {
 	[ $((now - EPOCHSECONDS)) -ge -5 ] && [ $((now - EPOCHSECONDS)) -le 5 ]
 }
 claim "their clocks are right" near "$me-1"
+# What has passed while it slept is passed at once.
+ticked() {
+	local from to host
+
+	from=$(cs exec "$1" -- cut -d . -f 1 /proc/uptime)
+	host=$EPOCHSECONDS
+	sleep 20
+	to=$(cs exec "$1" -- cut -d . -f 1 /proc/uptime)
+	host=$((EPOCHSECONDS - host))
+	echo "# $((to - from)) s in the guest, $host s here" >&2
+	[ $((to - from - host)) -ge -8 ] && [ $((to - from - host)) -le 8 ]
+}
+claim "its time goes on while it sleeps" ticked "$me-2"
 # Nothing else wakes a guest that has nothing to do, and then all that had waited for that.
 sleeps=$(cs exec "$me-2" -- dmesg | sed -n '/jiffies/d; s/.*max_idle_ns: \([0-9]*\) ns.*/\1/p' | sort -n | head -n 1)
 claim "its clocks let it sleep for more than an hour ($((sleeps / 1000000000)) s)" test "$sleeps" -gt 3600000000000
