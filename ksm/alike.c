@@ -20,12 +20,16 @@ struct cs_alike {
 	size_t guests, guest_room;
 	uint32_t *slot; /* a hash table, open addressing: hash and marks; 0: none */
 	size_t slots;   /* a power of two */
+	uint64_t key;
 };
 
-int cs_alike_create(struct cs_alike **ret)
+int cs_alike_create(uint64_t key, struct cs_alike **ret)
 {
 	*ret = calloc(1, sizeof(**ret));
-	return *ret ? 0 : -ENOMEM;
+	if (!*ret)
+		return -ENOMEM;
+	(*ret)->key = key;
+	return 0;
 }
 
 struct cs_alike *cs_alike_free(struct cs_alike *alike)
@@ -85,11 +89,19 @@ int cs_alike_add(struct cs_alike *alike, const struct cs_sketch_page *page, size
 
 /* ---- all against all ----------------------------------------------------------------------- */
 
+/* splitmix64's last steps: a product alone would put all of it into a few places by some keys. */
+static uint64_t mix(uint64_t x)
+{
+	x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+	return x ^ x >> 31;
+}
+
 /* Where (hash) is, or would be. There is always a free slot. */
 static uint32_t *find(const struct cs_alike *alike, uint32_t hash)
 {
 	const uint32_t want = (hash & MARKS) | TAKEN;
-	size_t at = (hash >> 2) * UINT64_C(0x9e3779b97f4a7c15) >> 32;
+	size_t at = mix(want ^ alike->key);
 
 	for (;; at++) {
 		uint32_t *slot = &alike->slot[at & (alike->slots - 1)];
