@@ -42,6 +42,7 @@ struct cs_ksm_round {
 	struct cs_ksm_member *v;
 	size_t n, sketched, enrolled, indexed;
 	bool compared, is_worth_it;
+	uint64_t worked_ms; /* when it was last worked on */
 };
 
 struct cs_ksm_guests {

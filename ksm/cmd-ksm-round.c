@@ -5,14 +5,16 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/random.h>
 
 #include "ksm/alike.h"
 #include "ksm/meter.h"
 #include "store/base/guest.h"
 #include "vmm/cmd-common.h"
 
-#define SLICE_MS   100 /* of a round: in between we look whether memory is short */
-#define WORTH_PART 200 /* a page to be merged of so many to be looked at */
+#define SLICE_MS   100  /* of a round: in between we look whether memory is short */
+#define STALE_MS   2000 /* longer than two looks are apart */
+#define WORTH_PART 200  /* a page to be merged of so many to be looked at */
 
 /* An index that is none. */
 #define NO_SKETCH (-1) /* its monitor makes none */
@@ -44,9 +46,12 @@ static bool is_round_possible(const struct cs_ksm_guests *g)
 static int begin_round(struct cs_ksm_guests *g)
 {
 	struct cs_ksm_round round = { 0 };
+	uint64_t key = 0;
 	int r;
 
-	r = cs_alike_create(&round.alike);
+	getrandom(&key, sizeof(key),
+		  GRND_NONBLOCK); /* early in the host's life: a key that is known */
+	r = cs_alike_create(key, &round.alike);
 	if (r < 0)
 		return r;
 	round.v = calloc(g->n, sizeof(*round.v));
@@ -79,12 +84,14 @@ static int sketch(struct cs_ksm_guests *g, struct cs_ksm_member *member)
 	r = cs_ksm_sketch(g->spec.store, guest->name, CS_KSM_CALL_MS, g->round.alike);
 	if (r == -ENOMEM)
 		return r;
-	if (r == 0)
+	if (r == 0) {
 		member->index = (long)g->round.indexed++;
-	else if (r == -ETIMEDOUT)
+	} else if (r == -ETIMEDOUT) {
 		guest->tries++;
-	else
+		g->hung = true;
+	} else {
 		member->index = NO_SKETCH;
+	}
 	cs_meter_private(g->spec.proc, guest->pid, &member->bytes);
 	return 0;
 }
@@ -148,6 +155,12 @@ static void enroll(struct cs_ksm_guests *g, const struct cs_ksm_member *member,
 	guest->narrow = true;
 }
 
+/* One that hangs has cost more than a slice. */
+static bool is_enough(const struct cs_ksm_guests *g, uint64_t end_ms)
+{
+	return g->hung || cs_cmd_now_ms() >= end_ms;
+}
+
 /* 1: there is more to do. */
 static int work(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
 {
@@ -156,7 +169,7 @@ static int work(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
 	int r = 0;
 
 	for (; round->sketched < round->n && r == 0; round->sketched++) {
-		if (cs_cmd_now_ms() >= end)
+		if (is_enough(g, end))
 			return 1;
 		r = sketch(g, &round->v[round->sketched]);
 	}
@@ -165,7 +178,7 @@ static int work(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
 	if (r < 0)
 		return r;
 	for (; round->is_worth_it && round->enrolled < round->n; round->enrolled++) {
-		if (cs_cmd_now_ms() >= end)
+		if (is_enough(g, end))
 			return 1;
 		enroll(g, &round->v[round->enrolled], now);
 	}
@@ -190,22 +203,31 @@ static void count_worth(struct cs_ksm_guests *g)
 /* Give the round up: who is not in yet is let in as a whole. */
 static int hurry_on(struct cs_ksm_guests *g, const struct cs_ksm_sample *now)
 {
-	for (size_t i = 0; i < g->round.n && !g->hung; i++) {
-		struct cs_ksm_guest *guest = of_member(g, &g->round.v[i]);
+	for (size_t i = 0; i < g->n && !g->hung; i++) {
+		struct cs_ksm_guest *guest = &g->v[i];
 
-		if (guest && !guest->enrolled && cs_ksm_guest_tell(g, guest, true))
+		if (cs_ksm_guest_is_member(g, guest) && !guest->enrolled &&
+		    cs_ksm_guest_tell(g, guest, true))
 			cs_ksm_guest_joined(guest, now);
 	}
 	cs_ksm_round_end(g);
 	return CS_TUNE_GO;
 }
 
+/* Since it was worked on last the look was put off for other reasons: what it knows is old. */
+static bool is_stale(const struct cs_ksm_round *round)
+{
+	return round->alike && cs_cmd_now_ms() - round->worked_ms > STALE_MS;
+}
+
 int cs_ksm_guests_prepare(struct cs_ksm_guests *g, const struct cs_ksm_sample *now, bool hurry,
-			  int64_t *ret_bytes, struct cs_err *err)
+			  int64_t *ret_bytes)
 {
 	bool is_worth_it;
 	int r = 0;
 
+	if (is_stale(&g->round))
+		cs_ksm_round_end(g);
 	*ret_bytes = cs_ksm_guests_sum(g);
 	if (!g->spec.by_sketch || (!g->round.alike && !is_round_possible(g)))
 		return CS_TUNE_GO;
@@ -215,15 +237,15 @@ int cs_ksm_guests_prepare(struct cs_ksm_guests *g, const struct cs_ksm_sample *n
 		r = begin_round(g);
 	if (r == 0)
 		r = work(g, now);
+	g->round.worked_ms = cs_cmd_now_ms();
 	if (r > 0)
 		return CS_TUNE_WAIT;
+	if (r < 0)
+		return hurry_on(g, now); /* no memory for it: all the more reason to look */
 	is_worth_it = g->round.is_worth_it;
-	if (r == 0)
-		count_worth(g);
+	count_worth(g);
 	cs_ksm_round_end(g);
 	*ret_bytes = cs_ksm_guests_sum(g);
-	if (r < 0)
-		return cs_fail_errno(err, -r, "cannot hold guests against each other");
 	return is_worth_it ? CS_TUNE_GO : CS_TUNE_CALL_OFF;
 }
 
@@ -243,16 +265,16 @@ bool cs_ksm_guests_rest(struct cs_ksm_guests *g, const struct cs_ksm_sample *now
 	const uint64_t end = cs_cmd_now_ms() + SLICE_MS;
 	const bool may_join = g->spec.by_sketch && !over && is_round_possible(g);
 
-	if (g->round.alike && !over)
+	if (g->round.alike && !over && !is_stale(&g->round))
 		return false;
 	if (g->round.alike)
 		cs_ksm_round_end(g);
-	for (size_t i = 0; i < g->n && cs_cmd_now_ms() < end; i++) {
+	for (size_t i = 0; i < g->n && !is_enough(g, end); i++) {
 		struct cs_ksm_guest *guest = &g->v[i];
 
 		if (guest->narrow ||
-		    (may_join && !guest->enrolled && !g->hung && cs_ksm_guest_is_member(g, guest)))
+		    (may_join && !guest->enrolled && cs_ksm_guest_is_member(g, guest)))
 			enroll_at_rest(g, guest, now);
 	}
-	return g->narrow;
+	return g->narrow && !g->hung;
 }

@@ -127,7 +127,7 @@ static int prepare(void *arg, const struct cs_ksm_sample *now, bool hurry, int64
 {
 	struct session *s = arg;
 
-	return cs_ksm_guests_prepare(s->guests, now, hurry, ret_bytes, err);
+	return cs_ksm_guests_prepare(s->guests, now, hurry, ret_bytes);
 }
 
 /* A line when it turns to something else, for whoever reads the journal. */
@@ -331,10 +331,11 @@ static int run(const struct cs_globals *globals, void *options, struct cs_err *e
 	if (r < 0)
 		return r;
 	r = cs_tune_run(&s.spec, err);
-	while (cs_ksm_guests_rest(s.guests, &s.last, true))
-		;
 	/* Guests stay enrolled: what is merged stays so, and is not looked at any more. */
 	restored = cs_ksm_keep_restore(s.keep, s.ksm, &was, r < 0 ? NULL : err);
+	/* Behind it: somebody may hang, and who waits for us lose patience. */
+	while (cs_ksm_guests_rest(s.guests, &s.last, true))
+		;
 	if (r < 0 || restored < 0)
 		return r < 0 ? r : restored;
 	return o->once ? print_once(globals, &s, err) : 0;

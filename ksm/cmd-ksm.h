@@ -47,17 +47,19 @@ int cs_ksm_guests_look(struct cs_ksm_guests *guests, const struct cs_ksm_sample 
 		       int64_t *ret_bytes, struct cs_err *err);
 
 /* Before a look at what they have, by sketch: go on with a round, or begin one. CS_TUNE_GO: what is
- * to be looked at is enrolled, and nothing else; CS_TUNE_WAIT: there is more to do, behind a
- * tenth of a second; CS_TUNE_CALL_OFF: there is too little to be merged. (hurry): a round that is
- * under way is given up, and everybody enrolled as a whole. *ret_bytes: as of a look at the guests.
- * Not by sketch: CS_TUNE_GO. */
+ * to be looked at is enrolled, and nothing else; CS_TUNE_WAIT: there is more to do, behind some
+ * tenth of a second (longer by a monitor that does not answer, or, once a round, by holding
+ * thousands of guests against each other); CS_TUNE_CALL_OFF: there is too little to be merged.
+ * (hurry), or no memory for it: the round is given up, and everybody enrolled as a whole.
+ * *ret_bytes: as of a look at the guests. Not by sketch: CS_TUNE_GO. */
 int cs_ksm_guests_prepare(struct cs_ksm_guests *guests, const struct cs_ksm_sample *now, bool hurry,
-			  int64_t *ret_bytes, struct cs_err *err);
+			  int64_t *ret_bytes);
 
 /* When there is nothing to do: have guests enrolled as a whole, those of the last look again (each
  * range of them costs the host two mappings; while nothing is scanned it is all the same) and those
  * that no look was for. For a tenth of a second at most; true: some of the former are left. While a
- * round is under way nothing is done, unless all is (over), when nobody new is let in. */
+ * round is under way nothing is done, unless all is (over), when nobody new is let in; nor behind
+ * one that does not answer. */
 bool cs_ksm_guests_rest(struct cs_ksm_guests *guests, const struct cs_ksm_sample *now, bool over);
 
 /* Take all out that are in: what was merged becomes theirs again. Words of those that do not answer
