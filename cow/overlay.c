@@ -10,6 +10,7 @@
 #include "cow/life.h"
 #include "cow/park.h"
 #include "cow/ram.h"
+#include "store/hot.h"
 
 #define SECTOR_BYTES 512
 
@@ -20,6 +21,7 @@ struct cs_overlay {
 	struct cs_disk disk; /* fd -1: none */
 	struct cs_boot boot; /* its descriptors are the template's, or (parked)'s */
 	struct cs_parked parked;
+	struct cs_hot hot; /* empty: not known, or it does not go on from there */
 	bool mapped;
 };
 
@@ -51,7 +53,8 @@ static int open_memory(struct cs_overlay *overlay, const struct cs_template *t, 
 }
 
 /* Of a saved machine its state, and its memory. */
-static int open_saved(struct cs_overlay *overlay, const struct cs_template *t, struct cs_err *err)
+static int open_saved(const struct cs_store *store, struct cs_overlay *overlay,
+		      const struct cs_template *t, struct cs_err *err)
 {
 	struct cs_view state;
 	int r;
@@ -63,17 +66,18 @@ static int open_saved(struct cs_overlay *overlay, const struct cs_template *t, s
 		return cs_fail(err, EINVAL, "template '%s': its state is no file of its own",
 			       cs_template_name(t));
 	overlay->boot.state_fd = state.fd;
+	cs_hot_get(store, t, &overlay->hot); /* without, it costs some time only */
 	return open_memory(overlay, t, err);
 }
 
 /* What the guest goes on from: where it was parked, else what its template saved, else nothing. */
-static int open_machine(struct cs_overlay *overlay, const struct cs_template *t,
-			const struct cs_card *card, struct cs_err *err)
+static int open_machine(const struct cs_store *store, struct cs_overlay *overlay,
+			const struct cs_template *t, const struct cs_card *card, struct cs_err *err)
 {
 	int r = cs_parked_open(overlay->dirfd, &overlay->parked, err);
 
 	if (r == -ENOENT)
-		return card->resume ? open_saved(overlay, t, err) : 0;
+		return card->resume ? open_saved(store, overlay, t, err) : 0;
 	if (r < 0)
 		return r;
 	overlay->boot.state_fd = overlay->parked.state_fd;
@@ -141,7 +145,7 @@ static int open_parts(struct cs_store *store, struct cs_overlay *overlay,
 		return r;
 	r = cs_ram_plan(card->ram_bytes, overlay->root.bytes, &overlay->ram, err);
 	if (r == 0)
-		r = open_machine(overlay, t, card, err);
+		r = open_machine(store, overlay, t, card, err);
 	if (r < 0)
 		return r;
 	return open_disk(store, overlay, card, err);
@@ -203,6 +207,11 @@ int cs_overlay_open_unnamed(struct cs_store *store, const struct cs_template *t,
 	return 0;
 }
 
+static void populate(const struct cs_overlay *overlay, enum cs_hot_kind kind)
+{
+	cs_ram_populate(&overlay->ram, overlay->hot.list[kind].range, overlay->hot.list[kind].n);
+}
+
 int cs_overlay_map(struct cs_overlay *overlay, struct cs_err *err)
 {
 	int r;
@@ -212,7 +221,29 @@ int cs_overlay_map(struct cs_overlay *overlay, struct cs_err *err)
 	r = cs_ram_map(&overlay->ram, overlay->root.bytes ? &overlay->root : NULL,
 		       overlay->memory.bytes ? &overlay->memory : NULL, err);
 	overlay->mapped = r == 0;
+	if (r == 0)
+		populate(overlay, CS_HOT_WAKE);
 	return r;
+}
+
+const struct cs_page_range *cs_overlay_use(const struct cs_overlay *overlay,
+					   enum cs_overlay_use use, size_t *ret_n)
+{
+	static const enum cs_hot_kind kind[] = {
+		[CS_USE_WAKE] = CS_HOT_WAKE_SEEN,
+		[CS_USE_EXEC_WRITE] = CS_HOT_EXEC,
+		[CS_USE_EXEC_READ] = CS_HOT_EXEC_SEEN,
+	};
+	const struct cs_hot_list *list = &overlay->hot.list[kind[use]];
+
+	*ret_n = list->n;
+	return list->range;
+}
+
+void cs_overlay_expect_exec(const struct cs_overlay *overlay)
+{
+	if (overlay->mapped)
+		populate(overlay, CS_HOT_EXEC);
 }
 
 const struct cs_ram *cs_overlay_ram(const struct cs_overlay *overlay)
@@ -259,6 +290,7 @@ struct cs_overlay *cs_overlay_free(struct cs_overlay *overlay)
 		return NULL;
 	if (overlay->mapped)
 		cs_ram_unmap(&overlay->ram);
+	cs_hot_clear(&overlay->hot);
 	cs_parked_closep(&overlay->parked);
 	cs_fd_closep(&overlay->disk.under_fd);
 	cs_fd_closep(&overlay->disk.fd);

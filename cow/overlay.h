@@ -38,8 +38,23 @@ int cs_overlay_open_unnamed(struct cs_store *store, const struct cs_template *t,
 			    struct cs_err *err);
 
 /* Map RAM and the shared root into this process (cheap; called in the process that becomes the
- * monitor). How: cow/ram.h. */
+ * monitor). How: cow/ram.h. A guest that goes on from its template's saved machine has its own
+ * copies at once of the pages that all such write to when they wake (store/hot.h). */
 int cs_overlay_map(struct cs_overlay *overlay, struct cs_err *err);
+
+/* What its guest will read or write, to be mapped in KVM, too, where that can be done at once: when
+ * it wakes; with a process, written; with a process, read. Lent, *ret_n ranges, counted as in the
+ * MEMORY part; NULL: not known. */
+enum cs_overlay_use {
+	CS_USE_WAKE,
+	CS_USE_EXEC_WRITE,
+	CS_USE_EXEC_READ,
+};
+const struct cs_page_range *cs_overlay_use(const struct cs_overlay *overlay,
+					   enum cs_overlay_use use, size_t *ret_n);
+
+/* It is mapped, and a process will be started in it: its own copies of what that costs, too. */
+void cs_overlay_expect_exec(const struct cs_overlay *overlay);
 
 const struct cs_ram *cs_overlay_ram(const struct cs_overlay *overlay);
 /* What the COW segments are mapped from, one behind the other; lent. NULL: there are none. */

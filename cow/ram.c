@@ -2,10 +2,16 @@
 #include "cow/ram.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "store/base/num.h"
+#include "store/base/own.h"
 
 #define ALIGN (UINT64_C(2) << 20) /* a huge page: guest and host address agree below it */
 
@@ -158,6 +164,45 @@ int cs_ram_map(struct cs_ram *ram, const struct cs_view *root, const struct cs_v
 	if (r < 0)
 		cs_ram_unmap(ram);
 	return r;
+}
+
+static int populate(const struct cs_seg *seg, uint64_t offset, uint64_t bytes, void *arg)
+{
+	if (seg->backing != CS_BACKING_ANON)
+		madvise((char *)seg->host + offset, bytes, MADV_POPULATE_WRITE);
+	return 0;
+}
+
+void cs_ram_populate(const struct cs_ram *ram, const struct cs_page_range range[], size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		cs_ram_each(ram, range[i].first, (uint64_t)range[i].first + range[i].pages,
+			    populate, NULL);
+}
+
+/* Came with Linux 6.7 (include/uapi/linux/userfaultfd.h), Debian 12's headers are older. Nothing is
+ * write-protected here, so no fault is ever anybody's to serve. */
+#define FEATURE_WP_ASYNC (1u << 15)
+
+int cs_ram_map_singly(const struct cs_ram *ram)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = FEATURE_WP_ASYNC };
+	cs_auto(cs_fd_closep) int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) < 0)
+		return -errno;
+	for (size_t i = 0; i < ram->n; i++) {
+		const struct cs_seg *seg = &ram->seg[i];
+		struct uffdio_register all = {
+			.range = { .start = (uintptr_t)seg->host, .len = seg->bytes },
+			.mode = UFFDIO_REGISTER_MODE_WP,
+		};
+
+		if ((seg->backing == CS_BACKING_COW || seg->backing == CS_BACKING_DAXCOW) &&
+		    ioctl(fd, UFFDIO_REGISTER, &all) < 0)
+			return -errno;
+	}
+	return cs_steal_fd(&fd);
 }
 
 void cs_ram_unmap(struct cs_ram *ram)

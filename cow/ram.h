@@ -20,5 +20,17 @@
 int cs_ram_map(struct cs_ram *ram, const struct cs_view *root, const struct cs_view *memory,
 	       struct cs_err *err);
 
+/* Give the COW and DAXCOW segments of (ram), which is mapped, their own copies of (n) ranges of
+ * pages (counted as in the MEMORY part) now: the guest is about to write there, and each would be a
+ * fault then, often two. What the host cannot or does not know how to (MADV_POPULATE_WRITE,
+ * Linux 5.14) is left for then. */
+void cs_ram_populate(const struct cs_ram *ram, const struct cs_page_range range[], size_t n);
+
+/* From now on a page of the COW and DAXCOW segments is mapped when it is read or written, and no
+ * other with it (usually the kernel maps up to 15 neighbours, mm/memory.c, do_fault_around()): for
+ * as long as the descriptor that is returned is open, which is the caller's. -errno: not on this
+ * host (Linux 6.7, and the right to use userfaultfd(2)). */
+int cs_ram_map_singly(const struct cs_ram *ram);
+
 /* Unmap what is mapped; (host) is NULL again. */
 void cs_ram_unmap(struct cs_ram *ram);

@@ -4,10 +4,7 @@
 #include "ksm/cmd-ksm.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "cow/life.h"
 #include "ksm/alike.h"
@@ -19,17 +16,6 @@
 #include "vmm/sketch.h"
 
 _Static_assert(CS_KSM_SKETCH_RANGES <= CS_KSM_RANGES_MAX, "what a monitor takes");
-
-/* Of a size that stays: whoever has it can take no more of the host's memory. -errno. */
-static int make_file(const char *name, size_t bytes)
-{
-	cs_auto(cs_fd_closep) int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-
-	if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0 ||
-	    fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
-		return -errno;
-	return cs_steal_fd(&fd);
-}
 
 static int ask(struct cs_store *store, const char *name, const char *line, int fd,
 	       unsigned timeout_ms, char **ret, struct cs_err *err)
@@ -45,7 +31,7 @@ int cs_ksm_sketch(struct cs_store *store, const char *name, unsigned timeout_ms,
 		  struct cs_alike *alike)
 {
 	cs_auto(cs_fd_closep) int fd =
-		make_file("sketch", CS_SKETCH_PAGES_MAX * sizeof(struct cs_sketch_page));
+		cs_cmd_memory_file("sketch", CS_SKETCH_PAGES_MAX * sizeof(struct cs_sketch_page));
 	cs_auto(cs_mem_freep) struct cs_sketch_page *page = NULL;
 	cs_auto(cs_mem_freep) char *text = NULL;
 	uint64_t n;
@@ -76,7 +62,7 @@ int cs_ksm_enroll_alike(struct cs_store *store, const char *name, unsigned timeo
 	int r;
 
 	cs_alike_ranges(alike, index, range, CS_KSM_SKETCH_RANGES, &n, &pages);
-	fd = make_file("ranges", n * sizeof(range[0]));
+	fd = cs_cmd_memory_file("ranges", n * sizeof(range[0]));
 	if (fd < 0)
 		return cs_fail_errno(err, -fd, "cannot make a file in memory");
 	r = cs_pwrite_full(fd, range, n * sizeof(range[0]), 0);

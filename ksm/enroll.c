@@ -20,39 +20,33 @@ bool cs_ksm_may_merge(enum cs_backing backing)
 	return false;
 }
 
-static int advise(const struct cs_seg *seg, uint64_t from, uint64_t bytes, bool on)
-{
-	if (madvise((char *)seg->host + from, bytes, on ? MADV_MERGEABLE : MADV_UNMERGEABLE) < 0)
-		return -errno;
-	return 0;
-}
+struct advice {
+	bool on;
+	uint64_t bytes; /* so many are */
+};
 
-static bool is_meant(const struct cs_seg *seg)
+/* What may be merged, and is mapped. */
+static int advise(const struct cs_seg *seg, uint64_t offset, uint64_t bytes, void *arg)
 {
-	return cs_ksm_may_merge(seg->backing) && seg->host;
+	struct advice *advice = arg;
+
+	if (!cs_ksm_may_merge(seg->backing) || !seg->host)
+		return 0;
+	if (madvise((char *)seg->host + offset, bytes,
+		    advice->on ? MADV_MERGEABLE : MADV_UNMERGEABLE) < 0)
+		return -errno;
+	advice->bytes += bytes;
+	return 0;
 }
 
 /* Pages (from) to (to), that one not included: what lies in segments that may be merged. */
 static int advise_span(const struct cs_ram *ram, uint64_t from, uint64_t to, bool on,
 		       uint64_t *ret_bytes)
 {
-	uint64_t at = 0; /* where the segment begins */
-	int r = 0;
+	struct advice advice = { .on = on };
+	int r = cs_ram_each(ram, from, to, advise, &advice);
 
-	for (size_t i = 0; i < ram->n && r == 0; i++) {
-		const uint64_t pages = ram->seg[i].bytes / CS_PAGE_BYTES;
-		const uint64_t first = from > at ? from : at;
-		const uint64_t end = to < at + pages ? to : at + pages;
-
-		if (ram->seg[i].backing == CS_BACKING_SHARED)
-			continue;
-		if (is_meant(&ram->seg[i]) && first < end) {
-			r = advise(&ram->seg[i], (first - at) * CS_PAGE_BYTES,
-				   (end - first) * CS_PAGE_BYTES, on);
-			*ret_bytes += (end - first) * CS_PAGE_BYTES;
-		}
-		at += pages;
-	}
+	*ret_bytes += advice.bytes;
 	return r;
 }
 

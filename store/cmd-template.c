@@ -19,6 +19,7 @@
 #include "store/template.h"
 #include "store/version.h"
 #include "vmm/cmd-common.h"
+#include "vmm/cmd-learn.h"
 #include "vmm/cmd-save.h"
 #include "vmm/command.h"
 
@@ -348,6 +349,7 @@ static const struct cs_command remove_ = {
 static const struct cs_command *const members[] = {
 	&cs_cmd_template_add,
 	&cs_cmd_template_warm,
+	&cs_cmd_template_learn,
 	&cs_cmd_template_update,
 	&cs_cmd_template_activate,
 	&cs_cmd_template_rollback,

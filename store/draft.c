@@ -16,6 +16,7 @@
 #include "store/base/num.h"
 #include "store/held.h"
 #include "store/manifest.h"
+#include "store/note.h"
 #include "store/subvol.h"
 #include "store/verity.h"
 #include "store/version.h"
@@ -489,6 +490,7 @@ static void drop_before(struct cs_draft *draft, const struct cs_template_user *u
 		cs_media_note(&used, dirfd);
 	if (renameat2(draft->parent_fd, draft->before, draft->parent_fd, old, RENAME_NOREPLACE) < 0)
 		return;
+	cs_note_forget(draft->store, draft->name, draft->before);
 	cs_subvol_remove(draft->parent_fd, old, NULL);
 	cs_media_sweep_used(draft->store, &used);
 }

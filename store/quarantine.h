@@ -8,8 +8,7 @@
 #include "store/base/err.h"
 #include "store/store.h"
 
-#define CS_QUARANTINE_FOLDER "quarantine"
-#define CS_QUARANTINE_TEXT   320
+#define CS_QUARANTINE_TEXT 320
 
 /* Note (words), for good; replaces an earlier note. */
 int cs_quarantine_put(struct cs_store *store, const char *name, const char *version,

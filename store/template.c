@@ -16,6 +16,7 @@
 #include "store/base/progress.h"
 #include "store/manifest.h"
 #include "store/media.h"
+#include "store/note.h"
 #include "store/quarantine.h"
 #include "store/subvol.h"
 #include "store/template-private.h"
@@ -346,7 +347,7 @@ int cs_template_remove(struct cs_store *store, const char *name,
 		return cs_fail_in(err, -EIO, "template '%s'", name);
 	if (renameat2(templates_fd, name, templates_fd, old, RENAME_NOREPLACE) < 0)
 		return cs_fail_errno(err, errno, "template '%s'", name);
-	cs_quarantine_lift(store, name, NULL);
+	cs_note_forget(store, name, NULL);
 	cs_media_sweep_used(store, &used);
 	r = cs_subvol_remove(templates_fd, old, err);
 	if (r == 0)

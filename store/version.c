@@ -17,7 +17,7 @@
 #include "store/base/own.h"
 #include "store/held.h"
 #include "store/media.h"
-#include "store/quarantine.h"
+#include "store/note.h"
 #include "store/subvol.h"
 
 #define LINK        "active"
@@ -358,7 +358,7 @@ static int hide(struct removal *removal, const char *version, struct cs_err *err
 		return r;
 	if (renameat2(removal->dirfd, version, removal->dirfd, old, RENAME_NOREPLACE) < 0)
 		return cs_fail_errno(err, errno, "version '%s'", version);
-	cs_quarantine_lift(removal->store, removal->name, version);
+	cs_note_forget(removal->store, removal->name, version);
 	return 0;
 }
 

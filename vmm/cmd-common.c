@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -261,6 +262,16 @@ const char *cs_cmd_state_name(enum cs_guest_state state)
 		return "broken";
 	}
 	return "unknown";
+}
+
+int cs_cmd_memory_file(const char *name, size_t bytes)
+{
+	cs_auto(cs_fd_closep) int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0 ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
+		return -errno;
+	return cs_steal_fd(&fd);
 }
 
 /* ---- the host ------------------------------------------------------------------------------ */

@@ -77,6 +77,10 @@ int cs_cmd_status_number(const char *status, const char *key, uint64_t *ret);
 
 const char *cs_cmd_state_name(enum cs_guest_state state);
 
+/* A file in memory for a monitor to write to, or to read: of a size that stays, so that whoever has
+ * it can take no more of the host's memory. The descriptor is the caller's; -errno. */
+int cs_cmd_memory_file(const char *name, size_t bytes);
+
 /* ---- the host ------------------------------------------------------------------------------ */
 
 /* A line of <root>/proc/meminfo ("MemTotal"), in bytes; 0 when it cannot be told. (root_fd) is

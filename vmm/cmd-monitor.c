@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "cow/overlay.h"
+#include "cow/ram.h"
 #include "cow/spare.h"
 #include "ksm/enroll.h"
 #include "store/base/io.h"
@@ -46,6 +47,7 @@ struct monitor {
 	struct cs_card *took; /* what a spare became; NULL: none, or none so far */
 	int event_fd;         /* of the spec; of a spare then who wants it */
 	int console_fd, exit_fd, control_fd, vsock_fd;
+	int singly_fd; /* of a guest that is watched */
 	char vsock_path[64];
 };
 
@@ -266,6 +268,31 @@ static int lend_events(const struct monitor *m, int *ret, struct cs_err *err)
 	return 0;
 }
 
+/* `run` has its COMMAND run by exec. */
+static bool has_command(const struct cs_card *card)
+{
+	return card->command || card->remove_on_exit;
+}
+
+static void prefault(const struct monitor *m, enum cs_overlay_use use)
+{
+	size_t n;
+	const struct cs_page_range *range = cs_overlay_use(m->overlay, use, &n);
+
+	cs_machine_prefault(m->machine, range, n);
+}
+
+/* That a page which is only read is mapped costs nothing but time, of which a spare has enough. Its
+ * own copies of what a process writes to it gets when one is asked for. */
+static void prepare(const struct monitor *m)
+{
+	prefault(m, CS_USE_WAKE);
+	if (m->spec->spare || has_command(&m->card))
+		prefault(m, CS_USE_EXEC_READ);
+	if (has_command(&m->card))
+		prefault(m, CS_USE_EXEC_WRITE);
+}
+
 static int build(struct monitor *m, struct cs_err *err)
 {
 	struct cs_machine_spec machine = {
@@ -291,7 +318,11 @@ static int build(struct monitor *m, struct cs_err *err)
 	r = cs_overlay_map(m->overlay, err);
 	if (r < 0)
 		return r;
+	if (has_command(&m->card))
+		cs_overlay_expect_exec(m->overlay);
 	machine.ram = cs_overlay_ram(m->overlay);
+	if (m->spec->watched)
+		m->singly_fd = cs_ram_map_singly(machine.ram); /* for as long as it runs */
 	machine.disk = cs_overlay_disk(m->overlay);
 	machine.boot = cs_overlay_boot(m->overlay);
 	machine.root_type =
@@ -317,6 +348,8 @@ static int build(struct monitor *m, struct cs_err *err)
 	if (r < 0)
 		return r;
 	r = cs_machine_create(&machine, &m->machine, err);
+	if (r == 0)
+		prepare(m);
 	return r < 0 || !cs_overlay_parked(m->overlay) ? r : cs_overlay_woken(m->overlay, err);
 }
 
@@ -357,6 +390,10 @@ static int become_guest(struct monitor *m, uid_t uid, struct cs_err *err)
 	m->agent.hostname = m->took->guest;
 	m->agent.command = m->took->command;
 	m->agent.env = m->took->env;
+	if (has_command(m->took)) {
+		cs_overlay_expect_exec(m->overlay);
+		prefault(m, CS_USE_EXEC_WRITE);
+	}
 	r = cs_machine_go_on(m->machine, m->event_fd, err);
 	/* Its keeper hears of it when it runs: it would have our CPU at once. */
 	cs_write_full(keeper_fd, "T", 1);
@@ -415,6 +452,7 @@ _Noreturn void cs_monitor_main(const struct cs_monitor_spec *spec)
 		.exit_fd = -1,
 		.control_fd = -1,
 		.vsock_fd = -1,
+		.singly_fd = -1,
 	};
 	struct cs_sandbox_spec sandbox = { .no_seccomp = SANITIZED, .restores = spec->spare };
 	const uid_t uid = geteuid();

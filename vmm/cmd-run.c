@@ -47,18 +47,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	}
 }
 
-/* The guest belongs to this process: whoever sweeps and finds us dead removes it. */
-static int own_card(struct cs_card *card, struct cs_err *err)
-{
-	int r;
-
-	card->remove_on_exit = true;
-	card->command = NULL; /* it is run by exec, with our input and output */
-	card->owner_pid = getpid();
-	r = cs_process_start(card->owner_pid, &card->owner_start_ticks);
-	return r < 0 ? cs_fail_errno(err, r, "cannot read our own start time from /proc") : 0;
-}
-
 static int exec_in(struct cs_store *store, const struct cs_spawn_guest *guest,
 		   const struct cs_spawn_options *o, struct cs_err *err)
 {
@@ -82,19 +70,13 @@ static int exec_in(struct cs_store *store, const struct cs_spawn_guest *guest,
 	return r < 0 ? cs_fail_in(err, r, "guest '%s'", guest->name) : status;
 }
 
-/* From the fork on, signals that would end us must not come between the guest and its removal:
- * the spawner and the exec listen to them, in between they wait. */
 static int run_guest(struct cs_spawner *spawner, const struct cs_spawn_options *o,
 		     struct cs_err *err)
 {
-	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
-	sigset_t set, before;
+	sigset_t before;
 	int r;
 
-	sigemptyset(&set);
-	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
-		sigaddset(&set, signals[i]);
-	sigprocmask(SIG_BLOCK, &set, &before);
+	cs_spawn_hold_signals(&before);
 	r = cs_spawner_run(spawner, err);
 	if (r == 0)
 		r = exec_in(spawner->store, spawner->guests, o, err);
@@ -117,7 +99,8 @@ static int run_run(const struct cs_globals *globals, void *opts, struct cs_err *
 	r = cs_spawn_open(globals, o, &session, err);
 	if (r < 0)
 		return r;
-	r = own_card(&session.card, err);
+	session.card.command = NULL; /* it is run by exec, with our input and output */
+	r = cs_spawn_own(&session.card, err);
 	if (r < 0)
 		return r;
 

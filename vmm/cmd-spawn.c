@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cow/spare.h"
 #include "store/base/guest.h"
@@ -259,6 +260,27 @@ void cs_spawn_closep(struct cs_spawn_session *session)
 	cs_host_kvm_freep(&session->kvm);
 	cs_template_freep(&session->template);
 	cs_store_freep(&session->store);
+}
+
+int cs_spawn_own(struct cs_card *card, struct cs_err *err)
+{
+	int r;
+
+	card->remove_on_exit = true;
+	card->owner_pid = getpid();
+	r = cs_process_start(card->owner_pid, &card->owner_start_ticks);
+	return r < 0 ? cs_fail_errno(err, r, "cannot read our own start time from /proc") : 0;
+}
+
+void cs_spawn_hold_signals(sigset_t *ret_before)
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+		sigaddset(&set, signals[i]);
+	sigprocmask(SIG_BLOCK, &set, ret_before);
 }
 
 int cs_spawn_open(const struct cs_globals *globals, const struct cs_spawn_options *o,

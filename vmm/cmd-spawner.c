@@ -85,6 +85,7 @@ static _Noreturn void become_monitor(const struct cs_spawner *s, const struct cs
 		.card = &card,
 		.guest = guest->name,
 		.event_fd = event_fd,
+		.watched = s->watched,
 		.turn_fd = turn_fd,
 		.over_fd = over_fd,
 	};

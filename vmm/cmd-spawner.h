@@ -4,6 +4,7 @@
 #pragma once
 
 #include <argp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -30,6 +31,7 @@ struct cs_monitor_spec {
 	 * is told 'W' when it waits, 'T' when it was taken; or 'E'. When its reader is gone, it
 	 * ends. */
 	bool spare;
+	bool watched;         /* its pages are mapped one by one (cow/ram.h), where that can be */
 	int turn_fd, over_fd; /* of the machine (vmm/machine.h), whose they become; -1: none */
 };
 
@@ -88,6 +90,7 @@ struct cs_spawner {
 	const struct cs_card *card;    /* what all are like */
 	const char *prefix;            /* names are free numbers behind it. NULL: as given */
 	bool create;                   /* make the overlays; false: they are there (start) */
+	bool watched;                  /* as of the monitor's spec */
 	bool wait;                     /* until ready, not only running */
 	uint64_t timeout_ms; /* what has not settled by then is taken back; 0: wait for ever; at
 				most INT_MAX */
@@ -174,6 +177,13 @@ struct cs_spawn_session {
 /* Check the options, open store, template and KVM, fill the card. */
 int cs_spawn_open(const struct cs_globals *globals, const struct cs_spawn_options *o,
 		  struct cs_spawn_session *ret, struct cs_err *err);
+
+/* Such guests belong to this process: whoever sweeps and finds us dead removes them. */
+int cs_spawn_own(struct cs_card *card, struct cs_err *err);
+
+/* Signals that would end us must not come between a guest and its removal: the spawner and an exec
+ * listen to them, in between they wait, until the caller restores (*ret_before). */
+void cs_spawn_hold_signals(sigset_t *ret_before);
 
 /* The host has memory for the guests that are to be spawned, judged by those of their kind that
  * run, or -ENOMEM with words. cmd-admit.c */

@@ -12,6 +12,7 @@
 #include "store/base/num.h"
 #include "store/base/own.h"
 #include "vmm/client.h"
+#include "vmm/cmd-learn.h"
 #include "vmm/cmd-save.h"
 #include "vmm/cmd-spawner.h"
 
@@ -117,13 +118,9 @@ static int boot(struct warm *warm, struct cs_err *err)
 	};
 	int r;
 
-	/* It belongs to this process: whoever sweeps and finds us dead removes it. */
-	card->remove_on_exit = true;
-	card->owner_pid = getpid();
-	r = cs_process_start(card->owner_pid, &card->owner_start_ticks);
-	if (r < 0)
-		return cs_fail_errno(err, r, "cannot read our own start time from /proc");
-	r = cs_spawner_names(&spawner, NULL, err);
+	r = cs_spawn_own(card, err);
+	if (r == 0)
+		r = cs_spawner_names(&spawner, NULL, err);
 	return r < 0 ? r : cs_spawner_run(&spawner, err);
 }
 
@@ -286,13 +283,27 @@ static void note_how(const struct warm_options *o, struct cs_manifest_saved *sav
 		saved->run[0] = saved->ready[0] = '\0';
 }
 
+/* The template is made; what cannot be learned of it costs its clones some time only. */
+static void learn(const struct cs_globals *globals, const struct warm *warm)
+{
+	char name[2 * CS_VERSION_TEXT];
+	struct cs_learned learned;
+	struct cs_err err = { 0 };
+
+	snprintf(name, sizeof(name), "%s@%s", warm->session.card.template,
+		 cs_draft_version(warm->draft));
+	tell(warm->session.card.template, "looking what its clones write to");
+	if (cs_cmd_learn(globals, name, &learned, &err) < 0)
+		cs_cmd_complain(&err);
+}
+
 /* All of it; (warm) has the result. */
 static int make(const struct cs_globals *globals, struct warm *warm, struct warm_options *o,
 		struct cs_err *err)
 {
 	struct cs_template_user user = { .find = cs_card_find_user };
 	char *line[] = { (char *)"/bin/sh", (char *)"-c", o->run, NULL };
-	sigset_t set, before;
+	sigset_t before;
 	int r;
 
 	o->spawn.cold = true;
@@ -301,13 +312,7 @@ static int make(const struct cs_globals *globals, struct warm *warm, struct warm
 	r = prepare(globals, warm, &o->spawn, err);
 	if (r < 0)
 		return r;
-	/* Signals that would end us must not come between the guest and its removal: the spawner
-	 * listens to them, afterwards they wait. */
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	sigprocmask(SIG_BLOCK, &set, &before);
+	cs_spawn_hold_signals(&before);
 	r = save(warm, err);
 	cs_spawner_take_back(warm->session.store, &warm->guest);
 	sigprocmask(SIG_SETMASK, &before, NULL);
@@ -317,6 +322,8 @@ static int make(const struct cs_globals *globals, struct warm *warm, struct warm
 		note_how(o, &cs_draft_manifest(warm->draft)->saved);
 		r = cs_draft_publish(warm->draft, &user, err);
 	}
+	if (r == 0)
+		learn(globals, warm);
 	return r < 0 ? cs_fail_in(err, r, "template '%s'", warm->session.card.template) : 0;
 }
 

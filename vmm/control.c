@@ -154,21 +154,38 @@ static bool on_enroll(struct cs_control_client *client, const char *rest)
 	return answer(client, "ok", text);
 }
 
-static bool on_sketch(struct cs_control_client *client, const char *rest)
+/* (word): (fn) writes something to the descriptor that came along, and so many of (what). */
+static bool fill(struct cs_control_client *client, const char *word,
+		 int (*fn)(void *arg, int fd, uint64_t *ret, struct cs_err *err), const char *what)
 {
-	const struct cs_control_spec *spec = &client->control->spec;
 	struct cs_err err = { 0 };
-	uint64_t pages = 0;
-	char text[40];
+	uint64_t n = 0;
+	char text[64];
 	int r;
 
+	snprintf(text, sizeof(text), "%s: one descriptor goes with it", word);
 	if (client->fds != 1)
-		return answer(client, "error", "sketch: one descriptor goes with it");
-	r = spec->ops->sketch(spec->arg, client->fd_sent[0], &pages, &err);
+		return answer(client, "error", text);
+	r = fn(client->control->spec.arg, client->fd_sent[0], &n, &err);
 	if (r < 0)
 		return finish(client, r, &err);
-	snprintf(text, sizeof(text), "pages=%" PRIu64, pages);
+	snprintf(text, sizeof(text), "%s=%" PRIu64, what, n);
 	return answer(client, "ok", text);
+}
+
+static bool on_sketch(struct cs_control_client *client, const char *rest)
+{
+	return fill(client, "sketch", client->control->spec.ops->sketch, "pages");
+}
+
+static bool on_own(struct cs_control_client *client, const char *rest)
+{
+	return fill(client, "own", client->control->spec.ops->own, "ranges");
+}
+
+static bool on_seen(struct cs_control_client *client, const char *rest)
+{
+	return fill(client, "seen", client->control->spec.ops->seen, "ranges");
 }
 
 static bool on_balloon(struct cs_control_client *client, const char *rest)
@@ -285,6 +302,8 @@ static bool handle(struct cs_control_client *client)
 		{ "resume", ops->resume != NULL, false, on_resume },
 		{ "enroll", ops->enroll != NULL, true, on_enroll },
 		{ "sketch", ops->sketch != NULL, false, on_sketch },
+		{ "own", ops->own != NULL, false, on_own },
+		{ "seen", ops->seen != NULL, false, on_seen },
 		{ "balloon", ops->balloon != NULL, true, on_balloon },
 		{ "quit", ops->quit != NULL, false, on_quit },
 		{ "console", ops->console != NULL, false, on_console },
@@ -307,7 +326,7 @@ static bool handle(struct cs_control_client *client)
 	}
 	return answer(client, "error",
 		      "not a request (status, stop [MS], reboot, pause, resume, enroll, "
-		      "sketch, balloon BYTES, fold, ping, quit, console, save)");
+		      "sketch, own, seen, balloon BYTES, fold, ping, quit, console, save)");
 }
 
 /* ---- clients */

@@ -20,6 +20,11 @@
  *   sketch            ok pages=N    with the first byte comes a descriptor, opened for reading and
  *                                   writing: it gets a struct cs_sketch_page for each page that the
  *                                   guest wrote (vmm/sketch.h); refused as enroll is
+ *   own               ok ranges=N   with the first byte comes a descriptor, as with sketch: it gets
+ *                                   the pages that the guest wrote, as struct cs_page_range, and
+ *                                   nothing of what is in them
+ *   seen              ok ranges=N   the same of the pages that it read, too, and of those that the
+ *                                   host mapped with them
  *   fold              ok looked=N folded=N stops=N longest_us=N total_us=N
  *                                   pages that are as they were before the guest wrote to them
  *                                   go back (vmm/fold.h). The answer comes when that is done
@@ -71,6 +76,8 @@ struct cs_control_ops {
 	int (*enroll)(void *arg, bool on, int ranges_fd, uint64_t *ret_bytes,
 		      struct cs_err *err); /* ranges_fd: -1, all */
 	int (*sketch)(void *arg, int fd, uint64_t *ret_pages, struct cs_err *err);
+	int (*own)(void *arg, int fd, uint64_t *ret_ranges, struct cs_err *err);
+	int (*seen)(void *arg, int fd, uint64_t *ret_ranges, struct cs_err *err);
 	int (*balloon)(void *arg, uint64_t bytes, struct cs_err *err);
 	int (*quit)(void *arg, struct cs_err *err); /* the client has its "ok" already */
 	/* (fd), a non-blocking stream socket with "ok" written to it, is the console's on 0. */

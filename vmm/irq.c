@@ -201,6 +201,8 @@ const unsigned long *cs_vm_restore_ioctls(size_t *ret_n)
 		KVM_CREATE_PIT2,
 		KVM_SET_PIT2,
 		KVM_SET_CLOCK,
+		/* what a spare did not have mapped before it knew what it is for */
+		CS_KVM_PRE_FAULT,
 	};
 
 	*ret_n = sizeof(list) / sizeof(list[0]);

@@ -25,6 +25,14 @@ struct cs_host_kvm {
 	struct cs_host_kvm_info info;
 };
 
+/* KVM_PRE_FAULT_MEMORY came with Linux 6.11 (Documentation/virt/kvm/api.rst, 4.143), Debian 12's
+ * headers are older. */
+struct cs_kvm_pre_fault {
+	uint64_t gpa, bytes, flags, padding[5]; /* the first two: of what is left, on return */
+};
+
+#define CS_KVM_PRE_FAULT _IOWR(KVMIO, 0xd5, struct cs_kvm_pre_fault)
+
 #define CS_CPUID_ENTRIES 256u /* room for so many in a table */
 
 /* What only a vCPU tells (kvm-probe.c): kvm->shown and kvm->tsc_khz; and the SYSCALL probe: a raw

@@ -11,6 +11,7 @@
 #include "vmm/machine-private.h"
 #include "vmm/ping.h"
 #include "vmm/sketch.h"
+#include "vmm/snapshot-memory.h"
 #include "vmm/virtio-devices.h"
 
 /* What the agent needs behind its grace, to sync and unmount, before we end the machine ourselves.
@@ -189,6 +190,40 @@ static int shares_nothing(struct cs_err *err)
 	return cs_fail(err, EPERM, "it is in no share domain, and shares nothing that it wrote");
 }
 
+static int no_pagemap(struct cs_err *err)
+{
+	return cs_fail(err, EOPNOTSUPP,
+		       "this host does not tell which pages are its own (/proc/self/pagemap)");
+}
+
+/* Which they are says nothing of what is in them, so that is told of every guest. */
+static int write_pages(const struct cs_machine *machine, bool seen, int fd, uint64_t *ret_ranges,
+		       struct cs_err *err)
+{
+	cs_auto(cs_picture_clear) struct cs_picture picture = { 0 };
+	size_t n = 0;
+	int r;
+
+	if (machine->pagemap_fd < 0)
+		return no_pagemap(err);
+	r = seen ? cs_picture_take_seen(machine->pagemap_fd, &machine->mem.ram, &picture)
+		 : cs_picture_take(machine->pagemap_fd, &machine->mem.ram, NULL, &picture);
+	if (r == 0)
+		r = cs_picture_ranges(&picture, fd, &n);
+	*ret_ranges = n;
+	return r < 0 ? cs_fail_errno(err, -r, "cannot tell which pages are its own") : 0;
+}
+
+static int control_own(void *arg, int fd, uint64_t *ret_ranges, struct cs_err *err)
+{
+	return write_pages(arg, false, fd, ret_ranges, err);
+}
+
+static int control_seen(void *arg, int fd, uint64_t *ret_ranges, struct cs_err *err)
+{
+	return write_pages(arg, true, fd, ret_ranges, err);
+}
+
 static int control_sketch(void *arg, int fd, uint64_t *ret_pages, struct cs_err *err)
 {
 	const struct cs_machine *machine = arg;
@@ -197,9 +232,7 @@ static int control_sketch(void *arg, int fd, uint64_t *ret_pages, struct cs_err 
 	if (!machine->spec.enroll)
 		return shares_nothing(err);
 	if (machine->pagemap_fd < 0)
-		return cs_fail(err, EOPNOTSUPP,
-			       "this host does not tell which pages are its own "
-			       "(/proc/self/pagemap)");
+		return no_pagemap(err);
 	r = cs_sketch_write(machine->pagemap_fd, &machine->mem.ram, fd, ret_pages);
 	if (r == -EFBIG)
 		return cs_fail(err, EFBIG, "it has too much memory of its own for a sketch");
@@ -301,6 +334,8 @@ int cs_machine_add_services(struct cs_machine *machine, struct cs_err *err)
 		.resume = control_resume,
 		.enroll = control_enroll,
 		.sketch = control_sketch,
+		.own = control_own,
+		.seen = control_seen,
 		.balloon = control_balloon,
 		.quit = control_quit,
 		.console = control_console,

@@ -306,6 +306,24 @@ static int start_vcpus(struct cs_machine *machine, struct cs_err *err)
 	return r;
 }
 
+static int prefault(const struct cs_seg *seg, uint64_t offset, uint64_t bytes, void *arg)
+{
+	const struct cs_vcpu *vcpu = arg;
+
+	return cs_vcpu_prefault(vcpu, seg->gpa + offset, bytes);
+}
+
+void cs_machine_prefault(const struct cs_machine *machine, const struct cs_page_range range[],
+			 size_t n)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < n && r == 0; i++)
+		r = cs_ram_each(&machine->mem.ram, range[i].first,
+				(uint64_t)range[i].first + range[i].pages, prefault,
+				machine->vcpu[0].vcpu);
+}
+
 int cs_machine_start_held(struct cs_machine *machine, struct cs_err *err)
 {
 	machine->held = true;

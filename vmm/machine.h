@@ -74,6 +74,12 @@ struct cs_machine;
 int cs_machine_create(const struct cs_machine_spec *spec, struct cs_machine **ret,
 		      struct cs_err *err);
 
+/* Map (n) ranges of pages of its RAM, counted as in the MEMORY part (the segments but the SHARED
+ * one), which its guest is about to read or write, so that each is not an exit then. Where KVM can
+ * (Linux 6.11, with nested paging); otherwise nothing happens. Before its threads are started. */
+void cs_machine_prefault(const struct cs_machine *machine, const struct cs_page_range range[],
+			 size_t n);
+
 /* Start the threads of a machine made (later), which wait for that: behind cs_sandbox_enter(), and
  * before anybody waits for the machine. */
 int cs_machine_start_held(struct cs_machine *machine, struct cs_err *err);

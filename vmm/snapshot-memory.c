@@ -187,8 +187,8 @@ static int find_in_anon(const struct search *search, const struct cs_seg *seg,
 	return r < 0 ? r : find(search, at, (uint64_t)(end - at));
 }
 
-int cs_picture_take(int pagemap_fd, const struct cs_ram *ram, const struct cs_boot_span *file,
-		    struct cs_picture *ret)
+static int take(int pagemap_fd, const struct cs_ram *ram, const struct cs_boot_span *file,
+		bool seen, struct cs_picture *ret)
 {
 	struct search search = { .picture = ret, .fd = pagemap_fd };
 	int r = 0;
@@ -201,13 +201,24 @@ int cs_picture_take(int pagemap_fd, const struct cs_ram *ram, const struct cs_bo
 			continue;
 		search.host = seg->host;
 		search.offset = ret->file_bytes;
-		search.over = seg->backing != CS_BACKING_ANON;
+		search.over = seg->backing != CS_BACKING_ANON && !seen;
 		ret->over = ret->over || search.over;
 		ret->file_bytes += seg->bytes;
-		r = search.over ? find(&search, seg->host, seg->bytes)
-				: find_in_anon(&search, seg, file);
+		r = search.over || seen ? find(&search, seg->host, seg->bytes)
+					: find_in_anon(&search, seg, file);
 	}
 	return r;
+}
+
+int cs_picture_take(int pagemap_fd, const struct cs_ram *ram, const struct cs_boot_span *file,
+		    struct cs_picture *ret)
+{
+	return take(pagemap_fd, ram, file, false, ret);
+}
+
+int cs_picture_take_seen(int pagemap_fd, const struct cs_ram *ram, struct cs_picture *ret)
+{
+	return take(pagemap_fd, ram, NULL, true, ret);
 }
 
 int cs_picture_add(struct cs_picture *picture, const struct cs_ram *ram, const void *host,
@@ -330,5 +341,31 @@ int cs_picture_write(const struct cs_picture *picture, int fd, bool (*go_on)(voi
 		}
 	}
 	*ret = count;
+	return 0;
+}
+
+#define RANGES 512 /* at a time */
+
+int cs_picture_ranges(const struct cs_picture *picture, int fd, size_t *ret_n)
+{
+	struct cs_page_range range[RANGES];
+
+	if (picture->n > CS_PICTURE_RANGES_MAX || picture->file_bytes / CS_PAGE_BYTES > UINT32_MAX)
+		return -EFBIG;
+	for (size_t at = 0; at < picture->n; at += RANGES) {
+		const size_t n = picture->n - at < RANGES ? picture->n - at : RANGES;
+		int r;
+
+		for (size_t i = 0; i < n; i++) {
+			const struct cs_stretch *s = &picture->stretch[at + i];
+
+			range[i].first = (uint32_t)(s->offset / CS_PAGE_BYTES);
+			range[i].pages = (uint32_t)(s->bytes / CS_PAGE_BYTES);
+		}
+		r = cs_pwrite_full(fd, range, n * sizeof(range[0]), at * sizeof(range[0]));
+		if (r < 0)
+			return r;
+	}
+	*ret_n = picture->n;
 	return 0;
 }

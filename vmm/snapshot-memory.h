@@ -36,6 +36,10 @@ int cs_pagemap_open(void);
 int cs_picture_take(int pagemap_fd, const struct cs_ram *ram, const struct cs_boot_span *file,
 		    struct cs_picture *ret);
 
+/* As that, but every page that is mapped, the file's as well: what the guest has read or written,
+ * and what the kernel mapped with it. For cs_picture_ranges() only. */
+int cs_picture_take_seen(int pagemap_fd, const struct cs_ram *ram, struct cs_picture *ret);
+
 /* Later, in the process that writes: (bytes) at (host) are its own too, since it has written there.
  * -EFAULT: that is not in (ram); -ENOMEM. */
 int cs_picture_add(struct cs_picture *picture, const struct cs_ram *ram, const void *host,
@@ -52,6 +56,12 @@ struct cs_picture_count {
  * with -ECANCELED. */
 int cs_picture_write(const struct cs_picture *picture, int fd, bool (*go_on)(void *arg), void *arg,
 		     struct cs_picture_count *ret, struct cs_err *err);
+
+#define CS_PICTURE_RANGES_MAX 65536
+
+/* Write them to the beginning of (fd) as struct cs_page_range, ascending; *ret_n: how many. -EFBIG:
+ * more than CS_PICTURE_RANGES_MAX, nothing is written; -errno of writing. */
+int cs_picture_ranges(const struct cs_picture *picture, int fd, size_t *ret_n);
 
 /* The system calls by ioctl() that a save makes, but KVM's: for the sandbox. */
 const unsigned long *cs_snapshot_ioctls(size_t *ret_n);

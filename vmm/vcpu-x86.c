@@ -4,6 +4,20 @@
 #include <errno.h>
 #include <sys/ioctl.h>
 
+int cs_vcpu_prefault(const struct cs_vcpu *vcpu, uint64_t gpa, uint64_t bytes)
+{
+	struct cs_kvm_pre_fault range = { .gpa = gpa, .bytes = bytes };
+
+	while (range.bytes) {
+		if (ioctl(vcpu->fd, CS_KVM_PRE_FAULT, &range) == 0 || errno == EINTR ||
+		    errno == EAGAIN)
+			continue;
+		/* ENOTTY, EINVAL: an older kernel; EOPNOTSUPP: shadow page tables */
+		return errno == ENOTTY || errno == EINVAL ? -EOPNOTSUPP : -errno;
+	}
+	return 0;
+}
+
 int cs_vcpu_boot(struct cs_vcpu *vcpu, const struct cs_boot_entry *entry, struct cs_err *err)
 {
 	const struct kvm_segment code = {

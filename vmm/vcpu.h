@@ -55,6 +55,10 @@ int cs_vcpu_boot(struct cs_vcpu *vcpu, const struct cs_boot_entry *entry, struct
  * another. */
 void cs_vcpu_state(struct cs_vcpu *vcpu, struct cs_stream *stream);
 
+/* Have (bytes) from (gpa) on, whole pages, mapped for it as a read would. Before its thread is
+ * started. -EOPNOTSUPP: this KVM does not know how; -errno. */
+int cs_vcpu_prefault(const struct cs_vcpu *vcpu, uint64_t gpa, uint64_t bytes);
+
 /* Start its thread. The signal CS_VCPU_SIGNAL must be blocked in all threads. */
 int cs_vcpu_start(struct cs_vcpu *vcpu, struct cs_err *err);
 

@@ -48,3 +48,23 @@ int cs_ram_plan(uint64_t ram_bytes, uint64_t root_bytes, struct cs_ram *ret, str
 	*ret = ram;
 	return 0;
 }
+
+int cs_ram_each(const struct cs_ram *ram, uint64_t from, uint64_t to, cs_ram_fn fn, void *arg)
+{
+	uint64_t at = 0; /* the first page of the segment */
+	int r = 0;
+
+	for (size_t i = 0; i < ram->n && r == 0; i++) {
+		const struct cs_seg *seg = &ram->seg[i];
+		const uint64_t end = at + seg->bytes / CS_PAGE_BYTES;
+		const uint64_t first = from > at ? from : at, last = to < end ? to : end;
+
+		if (seg->backing == CS_BACKING_SHARED)
+			continue;
+		if (first < last)
+			r = fn(seg, (first - at) * CS_PAGE_BYTES, (last - first) * CS_PAGE_BYTES,
+			       arg);
+		at = end;
+	}
+	return r;
+}

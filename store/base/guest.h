@@ -103,3 +103,9 @@ struct cs_boot {
  * least CS_RAM_MIN. -EINVAL with words when it is not, -ERANGE when it leaves the 44 bits every
  * host can address. */
 int cs_ram_plan(uint64_t ram_bytes, uint64_t root_bytes, struct cs_ram *ret, struct cs_err *err);
+
+/* Visit what pages (from) to (to), the last not included, counted as in a MEMORY part, are of:
+ * (bytes) at (offset) of (seg), ascending; what is behind the last segment is nothing. (fn) returns
+ * 0 to go on, anything else ends the walk and is returned. */
+typedef int (*cs_ram_fn)(const struct cs_seg *seg, uint64_t offset, uint64_t bytes, void *arg);
+int cs_ram_each(const struct cs_ram *ram, uint64_t from, uint64_t to, cs_ram_fn fn, void *arg);

@@ -94,6 +94,8 @@ is "removed: status and words" '0 ' "$rc $out$err"
 claim "it is gone" only_templates cpio tar web
 fails 1 "template 'zip': not there" template remove zip
 fails 1 "template 'zip': not there" template show zip
+fails 1 "template 'zip': not there" template learn zip
+fails 1 "template 'web': no saved machine (clearstore template warm web)" template learn web
 fails 1 "no version '7'" template show web@7
 cs template show web@1
 is "a version can be named" 0 "$rc"

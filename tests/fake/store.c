@@ -3,7 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/stat.h>
+
+#include "store/hot.h"
 
 struct cs_store {
 	int guests_fd;
@@ -11,6 +14,7 @@ struct cs_store {
 
 struct cs_template {
 	struct cs_view view[CS_PART_MAX];
+	struct cs_page_range hot[CS_HOT_KINDS];
 };
 
 struct cs_store *cs_fake_store(int dirfd)
@@ -51,6 +55,36 @@ struct cs_template *cs_fake_template(void)
 void cs_fake_template_part(struct cs_template *t, enum cs_part part, int fd, uint64_t bytes)
 {
 	t->view[part] = (struct cs_view){ .fd = fd, .bytes = bytes };
+}
+
+void cs_fake_template_hot(struct cs_template *t, uint32_t first, uint32_t pages, uint32_t more)
+{
+	t->hot[CS_HOT_WAKE] = (struct cs_page_range){ first, pages };
+	t->hot[CS_HOT_EXEC] = (struct cs_page_range){ first + pages, more };
+	t->hot[CS_HOT_WAKE_SEEN] = (struct cs_page_range){ first, pages + 1 };
+}
+
+int cs_hot_get(const struct cs_store *store, const struct cs_template *t, struct cs_hot *ret)
+{
+	*ret = (struct cs_hot){ 0 };
+	for (size_t kind = 0; kind < CS_HOT_KINDS; kind++) {
+		struct cs_hot_list *list = &ret->list[kind];
+
+		list->n = t->hot[kind].pages > 0;
+		list->pages = t->hot[kind].pages;
+		list->range = calloc(1, sizeof(list->range[0]));
+		if (!list->range)
+			return -ENOMEM;
+		list->range[0] = t->hot[kind];
+	}
+	return 0;
+}
+
+void cs_hot_clear(struct cs_hot *hot)
+{
+	for (size_t kind = 0; kind < CS_HOT_KINDS; kind++)
+		free(hot->list[kind].range);
+	*hot = (struct cs_hot){ 0 };
 }
 
 int cs_template_view(const struct cs_template *t, enum cs_part part, struct cs_view *ret,

@@ -27,6 +27,14 @@ claim "which is whole" cs template verify "$me"
 claim "and says what of its guests' memory merges" grep -q '"memory_merges": "yes: ' <<<"$(cs template show "$me" --json)"
 is "no guest is left of it" "" "$(find "$store/guests" -mindepth 1 -maxdepth 1 -name 'warm-*' -printf '%f\n')"
 
+hot_pages() {
+	awk -v kind="$2" '$1 == kind { n += $3 } END { print n + 0 }' "$store/hot/$1"
+}
+wake=$(hot_pages "$me@2" wake)
+claim "nor of those that showed what clones write to first: $wake pages" test "$wake" -gt 10
+claim "and with the first process, besides: $(hot_pages "$me@2" exec)" test "$(hot_pages "$me@2" exec)" -gt 10
+claim "and what they read: $(hot_pages "$me@2" wake-seen)" test "$(hot_pages "$me@2" wake-seen)" -gt "$wake"
+
 # ---- clones
 claim "guests are spawned of it" cs spawn "$me" --name "$me" --count 3 --wait
 for i in 1 2 3; do
@@ -79,7 +87,10 @@ claim "a process counts" cs exec "$me-1" -- sh -c ': >/tmp/n
 	(while :; do echo >>/tmp/n; sleep 2; done) >/dev/null 2>&1 &'
 claim "a guest that runs is saved" cs save "$me-1" "$me-second"
 claim "and goes on" cs exec "$me-1" -- sh -c 'a=$(wc -l </tmp/n); sleep 6; [ "$(wc -l </tmp/n)" -gt "$a" ]'
-claim "a clone of it is spawned" cs spawn "$me-second" --name "$me-4" --wait
+claim "what its clones write to first is found out when that is asked for" cs template learn "$me-second"
+claim "and kept with it" test "$(hot_pages "$me-second@1" exec)" -gt 10
+sed -i '$s/.*/wake 4294967295 1/' "$store/hot/$me-second@1"
+claim "a clone of it is spawned, also when that is damaged" cs spawn "$me-second" --name "$me-4" --wait
 is "with what it had in memory" mine "$(cs exec "$me-4" -- cat /tmp/mine)"
 is "and its own name" "$me-4" "$(cs exec "$me-4" -- hostname)"
 claim "its process counts on" cs exec "$me-4" -- sh -c 'a=$(wc -l </tmp/n); sleep 6; [ "$(wc -l </tmp/n)" -gt "$a" ]'

@@ -56,6 +56,15 @@ is "the keeper says so" "tiny@$version: 2 spares" "$(cat "$scratch/keeper")"
 is "they are no guests" "" "$(cs list --quiet | grep spare || true)"
 pids=$(waiting_pids)
 
+# Of a process, in pages: what it has for its own of the memory that it maps from the template.
+own_pages() {
+	awk '/^[0-9a-f]+-/ { within = $NF ~ /\/memory$/ } within && /^Anonymous:/ { n += $2 / 4 } END { print n + 0 }' \
+		"/proc/$1/smaps"
+}
+wake_pages=$(awk '$1 == "wake" { n += $3 } END { print n + 0 }' "$store/hot/tiny@$version")
+claim "each has its own copies of the $wake_pages pages that it is going to write to" \
+	test "$wake_pages" -gt 10 -a "$(own_pages "${pids%%$'\n'*}")" -ge "$wake_pages"
+
 claim "a spawn takes one" cs spawn tiny --name "$me-a"
 claim "which was one of those" grep -qx "$(field "$me-a" pid)" <<<"$pids"
 is "it answers, and knows its name" "$me-a" "$(cs exec "$me-a" -- hostname)"

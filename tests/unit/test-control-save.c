@@ -86,9 +86,16 @@ static int do_sketch(void *arg, int fd, uint64_t *ret_pages, struct cs_err *err)
 	return write(fd, "S", 1) == 1 ? 0 : -EIO;
 }
 
+static int do_own(void *arg, int fd, uint64_t *ret_ranges, struct cs_err *err)
+{
+	*ret_ranges = 3;
+	return write(fd, "O", 1) == 1 ? 0 : -EIO;
+}
+
 static const struct cs_control_ops ops = { .pause = do_pause,
 					   .enroll = do_enroll,
 					   .sketch = do_sketch,
+					   .own = do_own,
 					   .save = do_save,
 					   .save_gone = do_gone };
 
@@ -253,6 +260,11 @@ static void test_one_descriptor(void **state)
 	put(w, fd, "sketch\n", 1, pipes);
 	assert_reads(fd, "ok pages=5\n");
 	assert_got(pipes[0], 'S');
+	put(w, fd, "own\n", 1, pipes);
+	assert_reads(fd, "ok ranges=3\n");
+	assert_got(pipes[0], 'O');
+	put(w, fd, "own\n", 0, NULL);
+	assert_reads(fd, "error own: one descriptor goes with it\n");
 	put(w, fd, "enroll on\n", 1, pipes);
 	assert_reads(fd, "ok bytes=8192\n");
 	assert_got(pipes[0], 'E');

@@ -104,6 +104,65 @@ static void test_open_and_map(void **state)
 	assert_int_equal(fstat(cow->root_fd, &st), 0);
 }
 
+/* Pages of this process that are its own, of (pages) at (host). */
+static size_t own_pages(const char *host, size_t pages)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	size_t n = 0;
+
+	assert_true(fd >= 0);
+	for (size_t i = 0; i < pages; i++) {
+		const uint64_t at = ((uintptr_t)host / CS_PAGE_BYTES + i) * 8;
+		uint64_t entry;
+
+		assert_int_equal(pread(fd, &entry, 8, (off_t)at), 8);
+		n += (entry >> 63 & 1) && !(entry >> 61 & 1); /* there, and of no file */
+	}
+	close(fd);
+	return n;
+}
+
+/* Only one that goes on from its template's memory knows what it is going to write to. */
+static void test_hot_pages(void **state)
+{
+	struct cow *cow = *state;
+	struct cs_card card = cow_card("web");
+	int memory_fd = cow_part(cow, "template-memory", 128 * CS_MIB);
+	int state_fd = cow_part(cow, "template-state", 4096);
+
+	cow_create(cow, "web");
+	cs_fake_template_part(cow->t, CS_PART_MEMORY, memory_fd, 128 * CS_MIB);
+	cs_fake_template_part(cow->t, CS_PART_STATE, state_fd, 4096);
+	cs_fake_template_hot(cow->t, 7, 3, 2);
+	for (int resume = 0; resume < 2; resume++) {
+		struct cs_overlay *overlay = NULL;
+		const struct cs_page_range *seen;
+		const char *host;
+		size_t n;
+
+		card.resume = resume;
+		assert_int_equal(cs_overlay_open(cow->store, cow->t, &card, &overlay, NULL), 0);
+		cs_overlay_expect_exec(overlay); /* not mapped yet: nothing to be done */
+		assert_int_equal(cs_overlay_map(overlay, NULL), 0);
+		host = cs_overlay_ram(overlay)->seg[0].host;
+		assert_int_equal(own_pages(host, 64), resume ? 3 : 0);
+		assert_int_equal(own_pages(host + 7 * CS_PAGE_BYTES, 3), resume ? 3 : 0);
+		cs_overlay_expect_exec(overlay);
+		assert_int_equal(own_pages(host, 64), resume ? 5 : 0);
+		seen = cs_overlay_use(overlay, CS_USE_WAKE, &n);
+		assert_int_equal(n, resume);
+		assert_true(!resume || (seen[0].first == 7 && seen[0].pages == 4));
+		cs_overlay_use(overlay, CS_USE_EXEC_READ, &n);
+		assert_int_equal(n, 0);
+		seen = cs_overlay_use(overlay, CS_USE_EXEC_WRITE, &n);
+		assert_int_equal(n, resume);
+		assert_true(!resume || (seen[0].first == 10 && seen[0].pages == 2));
+		cs_overlay_free(overlay);
+	}
+	close(memory_fd);
+	close(state_fd);
+}
+
 static void test_with_initrd_and_without_root(void **state)
 {
 	struct cow *cow = *state;
@@ -362,6 +421,7 @@ int main(void)
 		COW_TEST(test_create),
 		COW_TEST(test_persist),
 		COW_TEST(test_open_and_map),
+		COW_TEST(test_hot_pages),
 		COW_TEST(test_with_initrd_and_without_root),
 		COW_TEST(test_create_refuses),
 		COW_TEST(test_name_is_taken),

@@ -189,6 +189,74 @@ static void test_memory(void **state)
 	close(memory.fd);
 }
 
+/* Pages through both segments, what is behind their end, and a page that is the guest's already. */
+static void test_populate(void **state)
+{
+	static const struct cs_page_range ranges[] = { { 1, 2 }, { 510, 4 }, { 1023, 100 } };
+	struct scratch *scratch = *state;
+	struct cs_view memory = make_root(scratch, 2 * HUGE);
+	struct cs_ram ram = { .n = 2 };
+	char smaps[8192], *first, *second;
+
+	ram.seg[0] = (struct cs_seg){ .gpa = 0, .bytes = HUGE, .backing = CS_BACKING_COW };
+	ram.seg[1] =
+		(struct cs_seg){ .gpa = 8 * HUGE, .bytes = HUGE, .backing = CS_BACKING_DAXCOW };
+	assert_int_equal(cs_ram_map(&ram, NULL, &memory, NULL), 0);
+	first = ram.seg[0].host;
+	second = ram.seg[1].host;
+	first[2 * CS_PAGE_BYTES] = 'Z';
+	cs_ram_populate(&ram, ranges, 0);
+	smaps_of(first, smaps, sizeof(smaps));
+	assert_non_null(strstr(smaps, "Anonymous:             4 kB"));
+	cs_ram_populate(&ram, ranges, 3);
+	smaps_of(first, smaps, sizeof(smaps));
+	assert_non_null(strstr(smaps, "Anonymous:            16 kB"));
+	smaps_of(second, smaps, sizeof(smaps));
+	assert_non_null(strstr(smaps, "Anonymous:            12 kB"));
+	assert_int_equal(first[CS_PAGE_BYTES], 2);
+	assert_int_equal(first[2 * CS_PAGE_BYTES], 'Z');
+	assert_int_equal(second[511 * CS_PAGE_BYTES], (char)1024);
+	cs_ram_unmap(&ram);
+	close(memory.fd);
+}
+
+/* Where the kernel knows how: no page comes with another. */
+static void test_singly(void **state)
+{
+	struct scratch *scratch = *state;
+	struct cs_view memory = make_root(scratch, HUGE);
+	struct cs_ram ram = { .n = 1 };
+	volatile char *host;
+	uint64_t entry[16];
+	int fd, pagemap_fd;
+	size_t n = 0;
+
+	ram.seg[0] = (struct cs_seg){ .gpa = 0, .bytes = HUGE, .backing = CS_BACKING_COW };
+	assert_int_equal(cs_ram_map(&ram, NULL, &memory, NULL), 0);
+	host = ram.seg[0].host;
+	fd = cs_ram_map_singly(&ram);
+	if (fd < 0) {
+		print_message("not on this kernel: %s\n", strerror(-fd));
+		cs_ram_unmap(&ram);
+		close(memory.fd);
+		skip();
+	}
+	assert_int_equal(host[3 * CS_PAGE_BYTES], 4);
+	host[5 * CS_PAGE_BYTES] = 'Z';
+	pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	assert_int_equal(pread(pagemap_fd, entry, sizeof(entry),
+			       (off_t)((uintptr_t)host / CS_PAGE_BYTES * 8)),
+			 sizeof(entry));
+	for (size_t i = 0; i < 16; i++)
+		n += entry[i] >> 63;
+	assert_int_equal(n, 2);
+	assert_true(entry[3] >> 63 && entry[5] >> 63);
+	close(pagemap_fd);
+	close(fd);
+	cs_ram_unmap(&ram);
+	close(memory.fd);
+}
+
 static void test_root_cannot_be_written(void **state)
 {
 	struct scratch *scratch = *state;
@@ -285,6 +353,8 @@ int main(void)
 		cmocka_unit_test(test_gap),
 		SCRATCH_TEST(test_root),
 		SCRATCH_TEST(test_memory),
+		SCRATCH_TEST(test_populate),
+		SCRATCH_TEST(test_singly),
 		SCRATCH_TEST(test_root_cannot_be_written),
 		SCRATCH_TEST(test_short_root),
 		SCRATCH_TEST(test_refused),

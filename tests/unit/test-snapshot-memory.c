@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "store/base/io.h"
+#include "store/base/own.h"
 #include "vmm/snapshot-memory.h"
 
 #define PAGE  ((size_t)CS_PAGE_BYTES)
@@ -133,6 +134,26 @@ static struct cs_picture_count take_and_write(struct world *w, const struct cs_b
 	return count;
 }
 
+/* What it wrote, or has seen, as (n) ranges. */
+static void ranges(struct world *w, bool seen, const struct cs_page_range expected[], size_t n)
+{
+	cs_auto(cs_picture_clear) struct cs_picture picture = { 0 };
+	struct cs_page_range got[8];
+	int fd = memfd_create("ranges", MFD_CLOEXEC);
+	size_t got_n;
+
+	assert_int_equal(seen ? cs_picture_take_seen(w->pagemap_fd, &w->ram, &picture)
+			      : cs_picture_take(w->pagemap_fd, &w->ram, NULL, &picture),
+			 0);
+	assert_int_equal(cs_picture_ranges(&picture, fd, &got_n), 0);
+	assert_int_equal(got_n, n);
+	assert_int_equal(pread(fd, got, sizeof(got), 0), (ssize_t)(n * sizeof(got[0])));
+	assert_memory_equal(got, expected, n * sizeof(got[0]));
+	picture.n += CS_PICTURE_RANGES_MAX;
+	assert_int_equal(cs_picture_ranges(&picture, fd, &got_n), -EFBIG);
+	close(fd);
+}
+
 /* A fresh machine: touched pages that are not zero, in two segments, and a file's pages that nobody
  * has looked at. */
 static void anon(void **state)
@@ -178,6 +199,7 @@ static void cow(void **state)
 {
 	struct world *w = *state;
 	struct cs_picture_count count;
+	const struct cs_page_range expected[] = { { 7, 3 }, { 60, 1 } }, all = { 0, PAGES };
 	volatile char seen = 0;
 	char *host;
 
@@ -195,6 +217,8 @@ static void cow(void **state)
 		memset(page, 'p', PAGE);
 		assert_int_equal(cs_pwrite_full(w->out_fd, page, PAGE, i * PAGE), 0);
 	}
+	ranges(w, false, expected, 2);
+	ranges(w, true, &all, 1);
 	count = take_and_write(w, NULL);
 	assert_int_equal(count.pages, 4);
 	assert_int_equal(count.bytes, 2 * PAGE);

@@ -34,6 +34,9 @@ static struct fake {
 	struct kvm_vcpu_events events;
 	struct kvm_mp_state mp;
 	int cpuid_apic_id;
+	uint64_t asked_gpa, asked_bytes; /* of the first of a range that is mapped in advance */
+	unsigned pages;                  /* that were, two at a time */
+	int no_prefault;                 /* errno */
 } fake;
 
 int __real_ioctl(int fd, unsigned long request, void *arg);
@@ -58,6 +61,24 @@ static int fake_run(void)
 
 int __wrap_ioctl(int fd, unsigned long request, void *arg)
 {
+	/* KVM_PRE_FAULT_MEMORY, which these headers lack: gpa, size, flags, padding. */
+	if (request == _IOWR(KVMIO, 0xd5, uint64_t[8])) {
+		uint64_t *range = arg;
+
+		errno = fake.no_prefault;
+		if (fake.no_prefault)
+			return -1;
+		if (!fake.pages) {
+			fake.asked_gpa = range[0];
+			fake.asked_bytes = range[1];
+		}
+		for (int i = 0; i < 2 && range[1]; i++, fake.pages++) {
+			range[0] += 4096;
+			range[1] -= 4096;
+		}
+		errno = EINTR; /* a signal: the rest is left */
+		return range[1] && fake.pages > 2 ? -1 : 0;
+	}
 	switch (request) {
 	case KVM_CREATE_VCPU:
 		fd = memfd_create("vcpu", MFD_CLOEXEC);
@@ -271,6 +292,22 @@ static void test_halted(void **state)
 	assert_true(play(true, NULL, 0).halted);
 }
 
+static void test_prefault(void **state)
+{
+	struct cs_vcpu vcpu = { .fd = -1 };
+
+	assert_int_equal(cs_vcpu_prefault(&vcpu, 0x100000, 7 * 4096), 0);
+	assert_int_equal(fake.asked_gpa, 0x100000);
+	assert_int_equal(fake.asked_bytes, 7 * 4096);
+	assert_int_equal(fake.pages, 7);
+	fake.no_prefault = ENOTTY; /* an older kernel */
+	assert_int_equal(cs_vcpu_prefault(&vcpu, 0, 4096), -EOPNOTSUPP);
+	fake.no_prefault = EINVAL;
+	assert_int_equal(cs_vcpu_prefault(&vcpu, 0, 4096), -EOPNOTSUPP);
+	fake.no_prefault = EFAULT;
+	assert_int_equal(cs_vcpu_prefault(&vcpu, 0, 4096), -EFAULT);
+}
+
 static void test_cmdline(void **state)
 {
 	const struct cs_host_kvm_info standard = { .standard = true }, odd = { .standard = false };
@@ -288,6 +325,7 @@ int main(void)
 		cmocka_unit_test_setup(test_ends, setup),
 		cmocka_unit_test_setup(test_quirks, setup),
 		cmocka_unit_test_setup(test_halted, setup),
+		cmocka_unit_test_setup(test_prefault, setup),
 		cmocka_unit_test_setup(test_cmdline, setup),
 	};
 
