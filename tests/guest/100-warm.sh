@@ -87,6 +87,16 @@ claim "a process counts" cs exec "$me-1" -- sh -c ': >/tmp/n
 	(while :; do echo >>/tmp/n; sleep 2; done) >/dev/null 2>&1 &'
 claim "a guest that runs is saved" cs save "$me-1" "$me-second"
 claim "and goes on" cs exec "$me-1" -- sh -c 'a=$(wc -l </tmp/n); sleep 6; [ "$(wc -l </tmp/n)" -gt "$a" ]'
+no_guest_of() {
+	! cs list --json | grep -q "\"template\": \"$1\""
+}
+"$program" --store "$store" template learn "$me-second" >/dev/null 2>&1 8>&- 9>&- &
+learner=$!
+claim "two clones show what they write to first" eventually 20 eval '! no_guest_of "$me-second"'
+kill -9 "$learner"
+wait "$learner" 2>/dev/null || true
+claim "and go when who looks at them is killed" eventually 20 no_guest_of "$me-second"
+claim "without a list" test ! -e "$store/hot/$me-second@1"
 claim "what its clones write to first is found out when that is asked for" cs template learn "$me-second"
 claim "and kept with it" test "$(hot_pages "$me-second@1" exec)" -gt 10
 sed -i '$s/.*/wake 4294967295 1/' "$store/hot/$me-second@1"
