@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* template learn: which pages of a saved machine its clones write to first. */
+/* template learn: which pages of a saved machine its clones need first. */
 #include "vmm/cmd-learn.h"
 
 #include <errno.h>
@@ -372,18 +372,19 @@ static int run_learn(const struct cs_globals *globals, void *options, struct cs_
 static const struct argp argp = {
 	.parser = parse,
 	.args_doc = "TEMPLATE",
-	.doc = "Find out which pages of its memory the clones of a template's saved machine write "
-	       "to "
+	.doc = "Find out which pages of its memory the clones of a template's saved machine need "
 	       "when they wake, and when the first process is started in one. Guests spawned from "
-	       "then on get their own copies of them at once, instead of by a fault each."
-	       "\vTwo guests are started for it, and removed. TEMPLATE may be NAME@VERSION. "
+	       "then on have them at once, instead of by a fault each."
+	       "\vTwo guests are started for it, and removed. Printed is how many both wrote to "
+	       "when "
+	       "they woke, and how many besides with a process. TEMPLATE may be NAME@VERSION. "
 	       "`template warm` and `template update --warm` do it by themselves; it is for what "
 	       "`save` or `template move` made.\n",
 };
 
 const struct cs_command cs_cmd_template_learn = {
 	.name = "learn",
-	.summary = "Find out what clones of a saved machine write to first",
+	.summary = "Find out what clones of a saved machine need first",
 	.argp = &argp,
 	.options_bytes = sizeof(struct learn_options),
 	.reports = true,

@@ -288,13 +288,18 @@ static void learn(const struct cs_globals *globals, const struct warm *warm)
 {
 	char name[2 * CS_VERSION_TEXT];
 	struct cs_learned learned;
-	struct cs_err err = { 0 };
+	struct cs_err err = { 0 }, why = { 0 };
 
 	snprintf(name, sizeof(name), "%s@%s", warm->session.card.template,
 		 cs_draft_version(warm->draft));
 	tell(warm->session.card.template, "looking what its clones write to");
-	if (cs_cmd_learn(globals, name, &learned, &err) < 0)
-		cs_cmd_complain(&err);
+	if (cs_cmd_learn(globals, name, &learned, &why) == 0)
+		return;
+	cs_fail(&err, why.code,
+		"it is warm, but its clones start a little slower (clearstore template learn %s): "
+		"%s",
+		name, why.text);
+	cs_cmd_complain(&err);
 }
 
 /* All of it; (warm) has the result. */
