@@ -12,6 +12,7 @@
 
 struct cs_host_kvm {
 	int fd;
+	uint32_t cpu_features;     /* cs_host_cpu_features(), when it was opened */
 	size_t run_bytes;          /* of a vCPU's struct kvm_run mapping */
 	struct kvm_cpuid2 *cpuid;  /* KVM_GET_SUPPORTED_CPUID, kept for every vCPU */
 	struct kvm_cpuid2 *shown;  /* what a vCPU that was given it shows: some hosts add to it */
@@ -41,7 +42,11 @@ struct cs_kvm_pre_fault {
  * ended in neither way. */
 int cs_kvm_probe(struct cs_host_kvm *kvm);
 
-/* What a probe of the same KVM found earlier (kvm-cache.c); false: nothing is known. And keep it.
- */
+/* Checksum of what the CPU itself says that it can do: the same on every CPU of a host, another
+ * where a host goes on on another machine. Some 40 us where CPUID exits to a host below. */
+uint32_t cs_host_cpu_features(void);
+
+/* What KVM of the same /dev/kvm and CPU features said earlier (kvm-cache.c): kvm->cpuid as KVM gave
+ * it, and all that cs_kvm_probe() finds; false: nothing is known. And keep it. */
 bool cs_kvm_recall(struct cs_host_kvm *kvm);
 void cs_kvm_remember(const struct cs_host_kvm *kvm);

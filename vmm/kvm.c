@@ -33,7 +33,7 @@ static void declare_features(struct cs_host_kvm *kvm)
 	}
 }
 
-static int read_cpuid(struct cs_host_kvm *kvm, struct cs_err *err)
+static int read_cpuid(struct cs_host_kvm *kvm, bool ask, struct cs_err *err)
 {
 	const size_t bytes =
 		sizeof(*kvm->cpuid) + CS_CPUID_ENTRIES * sizeof(kvm->cpuid->entries[0]);
@@ -42,8 +42,11 @@ static int read_cpuid(struct cs_host_kvm *kvm, struct cs_err *err)
 	kvm->shown = calloc(1, bytes);
 	if (!kvm->cpuid || !kvm->shown)
 		return cs_fail_errno(err, ENOMEM, "kvm: cannot read the CPU description");
-	kvm->cpuid->nent = CS_CPUID_ENTRIES;
-	if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, kvm->cpuid) < 0)
+	kvm->cpu_features = cs_host_cpu_features();
+	kvm->info.quirks_known = !ask && cs_kvm_recall(kvm);
+	if (!kvm->info.quirks_known)
+		kvm->cpuid->nent = CS_CPUID_ENTRIES;
+	if (!kvm->info.quirks_known && ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, kvm->cpuid) < 0)
 		return cs_fail_errno(err, errno, "kvm: cannot read the CPU description");
 	declare_features(kvm);
 	return 0;
@@ -152,15 +155,12 @@ static int check_capabilities(struct cs_host_kvm *kvm, const char *path, struct 
 
 /* A host that gives no answer counts as standard: the quirks only help where they are known to be
  * needed. */
-static void ask_or_recall(struct cs_host_kvm *kvm, bool ask)
+static void probe(struct cs_host_kvm *kvm, bool keep)
 {
-	kvm->info.quirks_known = true;
-	if (!ask && cs_kvm_recall(kvm))
-		return;
 	kvm->info.quirks_known = cs_kvm_probe(kvm) == 0;
 	if (!kvm->info.quirks_known)
 		kvm->info.standard = true;
-	else if (!ask)
+	else if (keep)
 		cs_kvm_remember(kvm);
 }
 
@@ -184,7 +184,7 @@ int cs_host_kvm_open(const char *path, struct cs_host_kvm **ret, struct cs_err *
 	if (r < (int)sizeof(struct kvm_run))
 		return cs_fail(err, EPROTO, "%s: its vCPU structure is too small", path);
 	kvm->run_bytes = (size_t)r;
-	r = read_cpuid(kvm, err);
+	r = read_cpuid(kvm, ask, err);
 	if (r == 0)
 		r = read_state_shape(kvm, err);
 	if (r < 0)
@@ -192,7 +192,8 @@ int cs_host_kvm_open(const char *path, struct cs_host_kvm **ret, struct cs_err *
 	r = ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
 	kvm->info.max_vcpus = r > 0 ? (unsigned)r : 1;
 	read_module(&kvm->info);
-	ask_or_recall(kvm, ask);
+	if (!kvm->info.quirks_known)
+		probe(kvm, !ask);
 	if (!kvm->shown->nent)
 		memcpy(kvm->shown, kvm->cpuid,
 		       sizeof(*kvm->cpuid) + kvm->cpuid->nent * sizeof(kvm->cpuid->entries[0]));

@@ -17,7 +17,7 @@
 #include "vmm/kvm-private.h"
 
 #define FILE_NAME "/run/clearstore/kvm"
-#define ENTRIES   3u
+#define FEATURES  0xfea7u
 
 static struct kvm_cpuid2 *table(void)
 {
@@ -34,9 +34,7 @@ static void open_kvm(struct cs_host_kvm *kvm, const char *device)
 	assert_true(kvm->fd >= 0);
 	kvm->cpuid = table();
 	kvm->shown = table();
-	kvm->cpuid->nent = ENTRIES;
-	for (uint32_t i = 0; i < ENTRIES; i++)
-		kvm->cpuid->entries[i].eax = i + 1;
+	kvm->cpu_features = FEATURES;
 }
 
 static void close_kvm(struct cs_host_kvm *kvm)
@@ -54,6 +52,8 @@ static void remember(void)
 	kvm.tsc_khz = 2500000;
 	kvm.tsc_fixed = true;
 	kvm.info.standard = true;
+	kvm.cpuid->nent = 3;
+	kvm.cpuid->entries[2].eax = 76;
 	kvm.shown->nent = 2;
 	kvm.shown->entries[1].ecx = 77;
 	cs_kvm_remember(&kvm);
@@ -101,6 +101,8 @@ static void test_found_again(void **state)
 	assert_int_equal(kvm.tsc_khz, 2500000);
 	assert_true(kvm.tsc_fixed);
 	assert_true(kvm.info.standard);
+	assert_int_equal(kvm.cpuid->nent, 3);
+	assert_int_equal(kvm.cpuid->entries[2].eax, 76);
 	assert_int_equal(kvm.shown->nent, 2);
 	assert_int_equal(kvm.shown->entries[1].ecx, 77);
 	close_kvm(&kvm);
@@ -115,7 +117,7 @@ static void test_of_another(void **state)
 	open_kvm(&kvm, "/dev/zero");
 	assert_false(recalls(&kvm));
 	open_kvm(&kvm, "/dev/null");
-	kvm.cpuid->entries[1].ebx = 1; /* a CPU with another feature */
+	kvm.cpu_features = FEATURES + 1;
 	assert_false(recalls(&kvm));
 }
 
@@ -149,7 +151,33 @@ static void test_damaged(void **state)
 	assert_int_equal(ftruncate(fd, st.st_size - 1), 0);
 	open_kvm(&kvm, "/dev/null");
 	assert_false(recalls(&kvm));
+	assert_int_equal(ftruncate(fd, 0), 0);
+	open_kvm(&kvm, "/dev/null");
+	assert_false(recalls(&kvm));
 	close(fd);
+}
+
+/* A process moves from CPU to CPU: on whichever it asks, the host is the same. */
+static void test_same_on_every_cpu(void **state)
+{
+	const uint32_t features = cs_host_cpu_features();
+	cpu_set_t all, one;
+	unsigned seen = 0;
+
+	(void)state;
+	assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
+	for (int cpu = 0; cpu < CPU_SETSIZE && seen < 64; cpu++) {
+		if (!CPU_ISSET(cpu, &all))
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		if (sched_setaffinity(0, sizeof(one), &one) < 0)
+			continue; /* taken away meanwhile */
+		assert_int_equal(cs_host_cpu_features(), features);
+		seen++;
+	}
+	assert_int_equal(sched_setaffinity(0, sizeof(all), &all), 0);
+	assert_true(seen > 0);
 }
 
 int main(void)
@@ -158,6 +186,7 @@ int main(void)
 		cmocka_unit_test(test_found_again),
 		cmocka_unit_test(test_of_another),
 		cmocka_unit_test(test_damaged),
+		cmocka_unit_test(test_same_on_every_cpu),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
