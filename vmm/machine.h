@@ -45,8 +45,8 @@ struct cs_machine_spec {
 	int vsock_fd;   /* listening unix stream socket of the vsock convention; -1: none */
 	const char *vsock_path; /* prefix for guest-initiated connections, as the monitor sees it */
 	const struct cs_machine_agent *agent;
-	/* Told once each, in the loop thread; (fd)s -1: not asked for. One byte is written: 'R' on
-	 * the first KVM_RUN entered, 'A' when the agent is ready; the descriptor is closed behind
+	/* Told once each, in the loop thread; (fd)s -1: not asked for. One byte is written: 'R'
+	 * when its vCPUs have set out, 'A' when the agent is ready; the descriptor is closed behind
 	 * 'A' or when the machine ends. */
 	int event_fd;
 	/* One of many that go on from a saved state at once, whose guests wake in turns: its turn
