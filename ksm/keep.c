@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "store/base/io.h"
 #include "store/base/num.h"
@@ -17,6 +18,8 @@
 #define FORMAT         "1"
 #define FILE_BYTES_MAX 4096
 #define BOOT_ROOM      64
+#define LOCK_LOOKS     200
+#define LOCK_LOOK_NS   10000000
 
 struct cs_ksm_keep {
 	int dirfd, lock_fd;
@@ -77,6 +80,21 @@ static int denied(int code, const char *dir, struct cs_err *err)
 	return cs_fail_errno(err, code, "cannot keep the settings in '%s'", dir);
 }
 
+/* Who has it and has no number in it has just come, or is about to go. *ret: that of one who stays;
+ * 0: not known. */
+static int lock_or_wait(int lock_fd, int *ret)
+{
+	const struct timespec nap = { .tv_nsec = LOCK_LOOK_NS };
+
+	for (unsigned looks = 0; flock(lock_fd, LOCK_EX | LOCK_NB) < 0; looks++) {
+		*ret = holder_of(lock_fd);
+		if (*ret || looks == LOCK_LOOKS)
+			return -EBUSY;
+		nanosleep(&nap, NULL);
+	}
+	return 0;
+}
+
 static int lock(struct cs_ksm_keep *keep, const char *dir, struct cs_err *err)
 {
 	char text[16];
@@ -86,11 +104,9 @@ static int lock(struct cs_ksm_keep *keep, const char *dir, struct cs_err *err)
 	keep->lock_fd = openat(keep->dirfd, LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (keep->lock_fd < 0 || fchmod(keep->lock_fd, 0600) < 0)
 		return denied(errno, dir, err);
-	if (flock(keep->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-		pid = holder_of(keep->lock_fd);
+	if (lock_or_wait(keep->lock_fd, &pid) < 0)
 		return cs_fail(err, EBUSY, "another tuner runs (process %d): there is one a host",
 			       pid);
-	}
 	keep->locked = true;
 	snprintf(text, sizeof(text), "%d\n", (int)getpid());
 	if (ftruncate(keep->lock_fd, 0) < 0 ||

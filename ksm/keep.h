@@ -15,7 +15,8 @@
 
 struct cs_ksm_keep;
 
-/* Make the folder, take the lock. -EBUSY with words: another tuner runs. -EACCES with words. */
+/* Make the folder, take the lock. -EBUSY with words: another tuner runs; one that is just going is
+ * waited for, 2 s at most. -EACCES with words. */
 int cs_ksm_keep_open(const char *dir, const char *proc, struct cs_ksm_keep **ret,
 		     struct cs_err *err);
 

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* KSM's files: of new kernels and old ones, honest and broken; and what is put back. */
 #include <errno.h>
+#include <sys/file.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "ksm/keep.h"
 #include "ksm/ksm.h"
@@ -263,6 +267,41 @@ static void test_apply(void **state)
 	assert_string_equal(read_file(scratch, "ksm/pages_to_scan", text), "4242\n");
 }
 
+/* Who ends a tuner and opens what it kept comes at the moment when that has let go of its number,
+ * and not yet of the lock. */
+static void test_keep_ending(void **state)
+{
+	const struct timespec moment = { .tv_nsec = 300000000 };
+	struct scratch *scratch = *state;
+	struct cs_ksm_keep *keep;
+	struct cs_err err = { 0 };
+	char path[320];
+	int fd, status;
+	pid_t pid;
+
+	put_kernel(scratch, true);
+	keep = open_keep(scratch, 0, NULL);
+	cs_ksm_keep_free(keep);
+	snprintf(path, sizeof(path), "%s/run/ksm.lock", scratch->path);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		nanosleep(&moment, NULL);
+		_exit(0); /* the last that has it open */
+	}
+	close(fd);
+	keep = open_keep(scratch, 0, NULL);
+	cs_ksm_keep_free(keep);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	/* one that stays so */
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+	open_keep(scratch, -EBUSY, &err);
+	close(fd);
+}
+
 static void test_keep(void **state)
 {
 	cs_auto(cs_ksm_freep) struct cs_ksm *ksm = NULL;
@@ -352,10 +391,11 @@ static void test_saved_files(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SCRATCH_TEST(test_new_kernel), SCRATCH_TEST(test_old_kernel),
-		SCRATCH_TEST(test_broken),     SCRATCH_TEST(test_broken_proc),
-		SCRATCH_TEST(test_no_ksm),     SCRATCH_TEST(test_apply),
-		SCRATCH_TEST(test_keep),       SCRATCH_TEST(test_saved_files),
+		SCRATCH_TEST(test_new_kernel),  SCRATCH_TEST(test_old_kernel),
+		SCRATCH_TEST(test_broken),      SCRATCH_TEST(test_broken_proc),
+		SCRATCH_TEST(test_no_ksm),      SCRATCH_TEST(test_apply),
+		SCRATCH_TEST(test_keep),        SCRATCH_TEST(test_keep_ending),
+		SCRATCH_TEST(test_saved_files),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
