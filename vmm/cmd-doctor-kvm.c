@@ -101,9 +101,22 @@ static bool cgroup_mount(const struct cs_doctor *doctor, char where[128], bool *
 	return false;
 }
 
-/* With the mitigation on, KVM makes a thread for each machine, in the caller's cgroup. That takes a
- * lock whose writer waits for a grace period of RCU: 10 to 100 ms for each guest, one by one,
- * unless cgroups favour changes over lookups (kernel 6.0, Documentation/admin-guide/cgroup-v2). */
+/* Since Linux 6.5 KVM can be told for good that it will not be wanted (arch/x86/kvm/mmu/mmu.c,
+ * set_nx_huge_pages()), as long as there is no machine. */
+static bool knows_never(const struct cs_doctor *doctor)
+{
+	unsigned major = 0, minor = 0;
+	char release[64];
+
+	return cs_doctor_read(doctor, "proc/sys/kernel/osrelease", release, sizeof(release)) &&
+	       sscanf(release, "%u.%u", &major, &minor) == 2 &&
+	       (major > 6 || (major == 6 && minor >= 5));
+}
+
+/* KVM makes a thread for each machine, in the caller's cgroup, also with the mitigation off, since
+ * it may be switched on later. That takes a lock whose writer waits for a grace period of RCU: 10
+ * to 100 ms for each guest, one by one, unless cgroups favour changes over lookups (kernel 6.0,
+ * Documentation/admin-guide/cgroup-v2). */
 static void look_nx_huge_pages(const struct cs_doctor *doctor, struct cs_finding *ret)
 {
 	char value[16], where[128], remedy[200];
@@ -113,8 +126,16 @@ static void look_nx_huge_pages(const struct cs_doctor *doctor, struct cs_finding
 		cs_finding_set(ret, CS_FINDING_OK, NULL, "no such setting here");
 		return;
 	}
+	if (strcmp(value, "never") == 0) {
+		cs_finding_set(ret, CS_FINDING_OK, NULL, "never: no thread for each guest");
+		return;
+	}
 	if (value[0] != 'Y' && value[0] != '1') {
-		cs_finding_set(ret, CS_FINDING_OK, NULL, "off: no thread for each guest");
+		cs_finding_set(ret, CS_FINDING_OK,
+			       knows_never(doctor) ? "for thousands, while none runs: echo never > "
+						     "/" MODULE "nx_huge_pages"
+						   : NULL,
+			       "off, but KVM makes a thread for each guest all the same");
 		return;
 	}
 	if (!cgroup_mount(doctor, where, &favors)) {

@@ -78,6 +78,20 @@ CLEARSTORE_AGENT=/bin/sh CLEARSTORE_KERNEL=/nonexistent/vmlinux doctor
 says ok agent '/bin/sh (CLEARSTORE_AGENT)'
 says fail guest-kernel "no '/nonexistent/vmlinux' (CLEARSTORE_KERNEL)"
 
+# The thread is there also when it has nothing to do.
+put sys/module/kvm/parameters/nx_huge_pages N
+put proc/sys/kernel/osrelease 6.1.0-40-amd64
+doctor
+says ok nx-huge-pages 'all the same'
+is "a kernel that does not know never is not told" 0 "$(grep nx-huge-pages: "$scratch/out" | grep -c never)"
+put proc/sys/kernel/osrelease 6.12.5
+doctor
+says ok nx-huge-pages 'echo never > /sys/module/kvm/parameters/nx_huge_pages)'
+put sys/module/kvm/parameters/nx_huge_pages never
+doctor
+says ok nx-huge-pages 'never: no thread'
+put sys/module/kvm/parameters/nx_huge_pages Y
+
 # And one thing wrong at a time, with its remedy.
 put proc/cpuinfo $'flags\t\t: fpu hypervisor vmx'
 put proc/self/mounts 'cgroup2 /sys/fs/cgroup/unified cgroup2 rw,nosuid 0 0'
