@@ -13,6 +13,7 @@ import sys
 import time
 
 MIB = 1 << 20
+CALM_S = 3  # in a row
 # What the deltas of /proc/meminfo are taken of. VmallocUsed holds kernel stacks too, so these are
 # taken off: what stays is mostly KVM's bookkeeping for memory slots.
 COUNTERS = ("PageTables", "SecPageTables", "Slab", "KernelStack", "Percpu", "VmallocUsed")
@@ -57,6 +58,19 @@ def drop_caches():
     os.sync()
     with open("/proc/sys/vm/drop_caches", "w") as knob:
         knob.write("3\n")
+
+
+def settle(patience):
+    """Wait, (patience) s at most, until what is available stays as it is: behind a build or an import
+    the host goes on for a while to write and to take back, and guests would be held against that."""
+    os.sync()
+    until = time.monotonic() + patience
+    now = numbers("/proc/meminfo")["MemAvailable"]
+    calm = 0
+    while calm < CALM_S and time.monotonic() < until:
+        time.sleep(1)
+        was, now = now, numbers("/proc/meminfo")["MemAvailable"]
+        calm = calm + 1 if abs(now - was) < MIB else 0
 
 
 def read_data(file):
