@@ -428,8 +428,8 @@ int cs_machine_run(struct cs_machine *machine, enum cs_stop *ret, int *ret_statu
 
 	if (r == 0 && here)
 		say_running(machine);
-	/* What the way here took and gave back, of the sandbox's filter most, is dirty memory that
-	 * each guest would keep. While the first vCPU sets out. */
+	/* What the way here took and gave back is dirty memory that each guest would keep. While
+	 * the first vCPU sets out. */
 	malloc_trim(0);
 	pthread_mutex_lock(&machine->lock);
 	if (r == 0)

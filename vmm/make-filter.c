@@ -11,8 +11,6 @@
 #include "store/base/own.h"
 #include "vmm/sandbox-rules.h"
 
-/* Above every pid (PID_MAX_LIMIT, 1 << 22), and no number of any call. */
-#define NOBODY   0x7fedcba9u
 #define CODE_MAX 4096u /* BPF_MAXINSNS */
 
 /* Where the process that may be sent signals to is compared; there must be one such place. */
@@ -21,7 +19,7 @@ static int find_pid(const struct sock_filter *code, size_t n, size_t *ret)
 	size_t found = 0;
 
 	for (size_t i = 0; i < n; i++) {
-		if (code[i].k != NOBODY)
+		if (code[i].k != CS_SANDBOX_NOBODY)
 			continue;
 		if (code[i].code != (BPF_JMP | BPF_JEQ | BPF_K))
 			return -EPROTO;
@@ -43,7 +41,7 @@ static int write_filter(const char *name, const char *upper, bool restores)
 		return -ENOMEM;
 	if (fd < 0)
 		return -errno;
-	r = cs_sandbox_rules(restores, NOBODY, fd);
+	r = cs_sandbox_rules(restores, CS_SANDBOX_NOBODY, fd);
 	if (r < 0)
 		return r;
 	bytes = pread(fd, code, CODE_MAX * sizeof(*code), 0);

@@ -7,6 +7,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Stands for the process while the filter is made: above every pid (PID_MAX_LIMIT, 1 << 22), and no
+ * number of any call. */
+#define CS_SANDBOX_NOBODY 0x7fedcba9u
+
 /* Write the filter to (fd), as struct sock_filter (linux/filter.h): what is not on the list, each
  * with its reason, kills the process (SECCOMP_RET_KILL_PROCESS). (restores): as in struct
  * cs_sandbox_spec. Signals go to process (pid) only, which is one constant of the program. -errno.

@@ -22,6 +22,7 @@
 
 #include <cmocka.h>
 
+#include "vmm/sandbox-rules.h"
 #include "vmm/sandbox.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -180,7 +181,7 @@ static void ask_other_signal(void)
 /* The constant that stands for our pid while the filter is made must not be left in it. */
 static void ask_marker_signal(void)
 {
-	syscall(SYS_tgkill, 0x7fedcba9, 0x7fedcba9, 0);
+	syscall(SYS_tgkill, CS_SANDBOX_NOBODY, CS_SANDBOX_NOBODY, 0);
 }
 
 static void ask_kill(void)
