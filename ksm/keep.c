@@ -105,8 +105,11 @@ static int lock(struct cs_ksm_keep *keep, const char *dir, struct cs_err *err)
 	if (keep->lock_fd < 0 || fchmod(keep->lock_fd, 0600) < 0)
 		return denied(errno, dir, err);
 	if (lock_or_wait(keep->lock_fd, &pid) < 0)
-		return cs_fail(err, EBUSY, "another tuner runs (process %d): there is one a host",
-			       pid);
+		return pid ? cs_fail(err, EBUSY,
+				     "another tuner runs (process %d): there is one a host", pid)
+			   : cs_fail(err, EBUSY,
+				     "'%s/" LOCK "' is locked by who is no tuner (see lslocks)",
+				     dir);
 	keep->locked = true;
 	snprintf(text, sizeof(text), "%d\n", (int)getpid());
 	if (ftruncate(keep->lock_fd, 0) < 0 ||

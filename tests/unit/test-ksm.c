@@ -299,6 +299,7 @@ static void test_keep_ending(void **state)
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
 	open_keep(scratch, -EBUSY, &err);
+	assert_non_null(strstr(err.text, "no tuner"));
 	close(fd);
 }
 
