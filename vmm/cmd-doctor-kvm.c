@@ -132,7 +132,9 @@ static void look_nx_huge_pages(const struct cs_doctor *doctor, struct cs_finding
 	}
 	if (value[0] != 'Y' && value[0] != '1') {
 		cs_finding_set(ret, CS_FINDING_OK,
-			       knows_never(doctor) ? "for thousands, while none runs: echo never > "
+			       knows_never(doctor) ? "for thousands, while none runs, and until "
+						     "this host is started again: "
+						     "echo never > "
 						     "/" MODULE "nx_huge_pages"
 						   : NULL,
 			       "off, but KVM makes a thread for each guest all the same");
