@@ -77,15 +77,20 @@ static const struct cs_tune_ops preparing = { .guests = guests,
 					      .prepare = prepare,
 					      .decided = decided };
 
+/* Replaced as a whole: the loop may read it at any time, and an empty file ends it. */
+static void put(struct scratch *scratch, const char *name, const char *text)
+{
+	scratch_write(scratch->fd, "new", text);
+	assert_int_equal(renameat(scratch->fd, "new", scratch->fd, name), 0);
+}
+
 static void put_memory(struct scratch *scratch, const char *available_kb)
 {
 	char text[200];
 
-	/* Replaced as a whole: the loop may read it at any time. */
 	snprintf(text, sizeof(text),
 		 "MemTotal: 16000000 kB\nMemAvailable: %s kB\nAnonPages: 1 kB\n", available_kb);
-	scratch_write(scratch->fd, "proc/meminfo.new", text);
-	assert_int_equal(renameat(scratch->fd, "proc/meminfo.new", scratch->fd, "proc/meminfo"), 0);
+	put(scratch, "proc/meminfo", text);
 }
 
 static int setup(void **state)
@@ -191,7 +196,7 @@ static void test_pressure(void **state)
 	put_memory(w->scratch, "100000");
 	assert_true(until(w, true, 30000) < 30000);
 	/* Somebody switches it off meanwhile: that is not ours to believe. */
-	scratch_write(w->scratch->fd, "ksm/run", "0\n");
+	put(w->scratch, "ksm/run", "0\n");
 	assert_true(until(w, true, 30000) < 30000);
 	stop(w);
 	assert_int_equal(w->result, 0);
@@ -278,7 +283,7 @@ static void test_prepare(void **state)
 
 		assert_true(scans < 30);
 		snprintf(text, sizeof(text), "%u\n", scans);
-		scratch_write(w->scratch->fd, "ksm/full_scans", text);
+		put(w->scratch, "ksm/full_scans", text);
 	}
 	assert_true(until(w, true, 2000) >= 2000);
 	assert_int_equal(w->hurried, 0);
