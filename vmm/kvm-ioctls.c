@@ -15,6 +15,7 @@ const unsigned long *cs_vm_run_ioctls(size_t *ret_n)
 		KVM_GET_VCPU_EVENTS,
 		KVM_SET_VCPU_EVENTS,
 		KVM_GET_MP_STATE,
+		KVM_SET_XSAVE,
 		/* a save: vcpu-state.c, cs_vm_state() */
 		KVM_GET_SREGS,
 		KVM_GET_XSAVE,
@@ -43,7 +44,6 @@ const unsigned long *cs_vm_restore_ioctls(size_t *ret_n)
 		KVM_SET_TSC_KHZ,
 		KVM_SET_SREGS,
 		KVM_SET_XCRS,
-		KVM_SET_XSAVE,
 		KVM_SET_FPU,
 		KVM_SET_DEBUGREGS,
 		KVM_SET_LAPIC,

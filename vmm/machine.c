@@ -66,6 +66,14 @@ static void vcpu_memory(void *arg, uint64_t gpa, void *data, unsigned bytes, boo
 	cs_machine_access(vcpu->machine, gpa, data, bytes, write);
 }
 
+static bool vcpu_copy(void *arg, uint64_t gpa, void *buf, size_t bytes, bool write)
+{
+	const struct cs_machine_vcpu *vcpu = arg;
+
+	return write ? cs_mem_write(&vcpu->machine->mem, gpa, buf, bytes)
+		     : cs_mem_read(&vcpu->machine->mem, gpa, buf, bytes);
+}
+
 static void vcpu_port(void *arg, uint16_t port, void *data, unsigned bytes, bool write)
 {
 	struct cs_machine_vcpu *vcpu = arg;
@@ -226,6 +234,7 @@ static int add_vcpus(struct cs_machine *machine, struct cs_err *err)
 	struct cs_vcpu_owner owner = {
 		.port = vcpu_port,
 		.memory = vcpu_memory,
+		.copy = vcpu_copy,
 		.first_run = vcpu_first_run,
 		.kicked = vcpu_kicked,
 		.ended = vcpu_ended,

@@ -81,6 +81,9 @@ static void serve_ports(struct cs_vcpu *vcpu)
 	struct kvm_run *run = vcpu->run;
 	uint8_t *data = (uint8_t *)run + run->io.data_offset;
 
+	if (run->io.direction == KVM_EXIT_IO_OUT && run->io.size == 4 && run->io.count == 1 &&
+	    cs_quirks_out(vcpu, run->io.port, data))
+		return;
 	for (uint32_t i = 0; i < run->io.count; i++)
 		vcpu->owner.port(vcpu->owner.arg, run->io.port, data + (size_t)i * run->io.size,
 				 run->io.size, run->io.direction == KVM_EXIT_IO_OUT);

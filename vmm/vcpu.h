@@ -28,6 +28,9 @@ struct cs_vcpu_owner {
 	 * write or to fill. */
 	void (*port)(void *arg, uint16_t port, void *data, unsigned bytes, bool write);
 	void (*memory)(void *arg, uint64_t gpa, void *data, unsigned bytes, bool write);
+	/* Copy (bytes) from (gpa) on into (buf), or the other way to (write); false, and nothing
+	 * copied: not all of them are RAM. */
+	bool (*copy)(void *arg, uint64_t gpa, void *buf, size_t bytes, bool write);
 	/* About to enter the guest for the first time. */
 	void (*first_run)(void *arg);
 	/* Kicked: do what was asked (wait while paused), and say whether to go on. (halted): this

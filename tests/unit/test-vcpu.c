@@ -37,6 +37,8 @@ static struct fake {
 	uint64_t asked_gpa, asked_bytes; /* of the first of a range that is mapped in advance */
 	unsigned pages;                  /* that were, two at a time */
 	int no_prefault;                 /* errno */
+	struct kvm_xsave xsave;
+	bool bad_xsave; /* does not take what does not begin with 0 */
 } fake;
 
 int __real_ioctl(int fd, unsigned long request, void *arg);
@@ -104,6 +106,15 @@ int __wrap_ioctl(int fd, unsigned long request, void *arg)
 	case KVM_SET_VCPU_EVENTS:
 		memcpy(&fake.events, arg, sizeof(fake.events));
 		return 0;
+	case KVM_GET_XSAVE:
+		memcpy(arg, &fake.xsave, sizeof(fake.xsave));
+		return 0;
+	case KVM_SET_XSAVE:
+		errno = EINVAL;
+		if (fake.bad_xsave && *(uint8_t *)arg)
+			return -1;
+		memcpy(&fake.xsave, arg, sizeof(fake.xsave));
+		return 0;
 	case KVM_GET_MP_STATE:
 		memcpy(arg, &fake.mp, sizeof(fake.mp));
 		return 0;
@@ -118,7 +129,12 @@ struct seen {
 	uint64_t port_bytes, memory_gpa;
 	bool halted, ended;
 	enum cs_vcpu_end why;
+	uint64_t copied_gpa;
+	size_t copied;
 };
+
+/* Guest memory from 0x10000 on. */
+static uint8_t ram[8192];
 
 static void on_port(void *arg, uint16_t port, void *data, unsigned bytes, bool write)
 {
@@ -136,6 +152,21 @@ static void on_memory(void *arg, uint64_t gpa, void *data, unsigned bytes, bool 
 	seen->memory_gpa = gpa;
 	if (!write)
 		memset(data, 0xab, bytes);
+}
+
+static bool on_copy(void *arg, uint64_t gpa, void *buf, size_t bytes, bool write)
+{
+	struct seen *seen = arg;
+
+	if (gpa < 0x10000 || gpa + bytes > 0x10000 + sizeof(ram))
+		return false;
+	seen->copied_gpa = gpa;
+	seen->copied = bytes;
+	if (write)
+		memcpy(ram + gpa - 0x10000, buf, bytes);
+	else
+		memcpy(buf, ram + gpa - 0x10000, bytes);
+	return true;
 }
 
 static void on_first(void *arg)
@@ -187,8 +218,13 @@ static struct seen play(bool standard, const struct kvm_run *script, unsigned st
 					 .cpuid = &cpuid.head,
 					 .info = { .standard = standard } };
 	struct seen seen = { 0 };
-	const struct cs_vcpu_owner owner = { on_port,   on_memory, on_first,
-					     on_kicked, on_ended,  &seen };
+	const struct cs_vcpu_owner owner = { .port = on_port,
+					     .memory = on_memory,
+					     .copy = on_copy,
+					     .first_run = on_first,
+					     .kicked = on_kicked,
+					     .ended = on_ended,
+					     .arg = &seen };
 	struct cs_vcpu *vcpu = NULL;
 	struct cs_err err = { 0 };
 
@@ -280,6 +316,67 @@ static void test_quirks(void **state)
 	assert_int_equal(play(true, &fwait, 1).why, CS_VCPU_FAILED);
 }
 
+static struct kvm_run out_of(uint16_t port, uint32_t value)
+{
+	struct kvm_run run = exit_of(KVM_EXIT_IO);
+
+	run.io.direction = KVM_EXIT_IO_OUT;
+	run.io.port = port;
+	run.io.size = 4;
+	run.io.count = 1;
+	run.io.data_offset = offsetof(struct kvm_run, s.padding);
+	memcpy(run.s.padding, &value, sizeof(value));
+	return run;
+}
+
+/* The kernel has its registers saved and restored, by ports that say how large its area is. */
+static void test_xstate(void **state)
+{
+	const uint16_t bytes = 2432, save = 0xc000 + bytes / 8, restore = save + 512;
+	const struct kvm_run saved = out_of(save, 0x10040 / 64), least = out_of(0xc000 + 71, 0),
+			     restored = out_of(restore, 0x10040 / 64),
+			     away = out_of(restore, UINT32_MAX), past = out_of(0xc400, 0);
+	struct kvm_run in = saved;
+	struct seen seen;
+
+	memset(&fake.xsave, 0x5a, sizeof(fake.xsave));
+	memset(ram, 0x11, sizeof(ram));
+	seen = play(false, &saved, 1);
+	assert_int_equal(seen.why, CS_VCPU_ENDED);
+	assert_int_equal(seen.ports, 0);
+	assert_int_equal(seen.copied_gpa, 0x10040);
+	assert_int_equal(seen.copied, bytes);
+	assert_int_equal(ram[0x3f], 0x11);
+	assert_int_equal(ram[0x40], 0x5a);
+	assert_int_equal(ram[0x40 + bytes - 1], 0x5a);
+	assert_int_equal(ram[0x40 + bytes], 0x11);
+
+	memset(ram + 0x40, 0x77, bytes);
+	seen = play(false, &restored, 1);
+	assert_int_equal(seen.copied, bytes);
+	assert_int_equal(((uint8_t *)&fake.xsave)[bytes - 1], 0x77);
+	assert_int_equal(((uint8_t *)&fake.xsave)[bytes], 0); /* not what lies behind the area */
+
+	/* What KVM does not take, or is not there, is a new process's registers. */
+	fake.bad_xsave = true;
+	play(false, &restored, 1);
+	assert_int_equal(((uint8_t *)&fake.xsave)[bytes - 1], 0);
+	memset(&fake.xsave, 0x5a, sizeof(fake.xsave));
+	seen = play(false, &away, 1);
+	assert_int_equal(seen.copied, 0);
+	assert_int_equal(seen.why, CS_VCPU_ENDED);
+	assert_int_equal(((uint8_t *)&fake.xsave)[0], 0);
+
+	/* Not ours: too small for a header, behind the last, an IN, a standard host. */
+	assert_int_equal(play(false, &least, 1).ports, 1);
+	assert_int_equal(play(false, &past, 1).ports, 1);
+	in.io.direction = KVM_EXIT_IO_IN;
+	assert_int_equal(play(false, &in, 1).ports, 1);
+	seen = play(true, &saved, 1);
+	assert_int_equal(seen.ports, 1);
+	assert_int_equal(seen.copied, 0);
+}
+
 static void test_halted(void **state)
 {
 	fake.mp.mp_state = KVM_MP_STATE_HALTED;
@@ -314,6 +411,7 @@ static void test_cmdline(void **state)
 
 	assert_string_equal(cs_quirks_cmdline(&standard), "");
 	assert_non_null(strstr(cs_quirks_cmdline(&odd), "clearcpuid="));
+	assert_non_null(strstr(cs_quirks_cmdline(&odd), " clearstore.xstate_port=0xc000 "));
 	assert_true(cs_quirks_stock_kernel_works(&standard));
 	assert_false(cs_quirks_stock_kernel_works(&odd));
 }
@@ -324,6 +422,7 @@ int main(void)
 		cmocka_unit_test_setup(test_accesses, setup),
 		cmocka_unit_test_setup(test_ends, setup),
 		cmocka_unit_test_setup(test_quirks, setup),
+		cmocka_unit_test_setup(test_xstate, setup),
 		cmocka_unit_test_setup(test_halted, setup),
 		cmocka_unit_test_setup(test_prefault, setup),
 		cmocka_unit_test_setup(test_cmdline, setup),
