@@ -56,9 +56,9 @@ struct cs_agent {
 	size_t out_left;
 	bool config_owed; /* to a guest that was resumed: as of when it is sent */
 	bool thaw_owed, freeze_owed, stop_owed, ping_owed;
-	bool pinged;           /* and not answered so far */
-	uint32_t freeze_flags; /* payload of FREEZE */
-	uint32_t stop[2];      /* payload of STOP */
+	bool pinged; /* and not answered so far */
+	uint32_t freeze_flags;
+	uint32_t stop[2]; /* payload of STOP */
 };
 
 static void disconnect(struct cs_agent *agent)
@@ -95,6 +95,11 @@ static size_t config_bytes(uint32_t version)
 			     : sizeof(struct cs_wire_config);
 }
 
+static uint64_t clock_now(const struct cs_agent_spec *spec)
+{
+	return htole64(spec->events->clock ? spec->events->clock(spec->arg) : 0);
+}
+
 /* CONFIG as of now. NULL: no memory, or it does not fit (which create() has tried). */
 static struct cs_message *make_config(const struct cs_agent_spec *spec, uint32_t version)
 {
@@ -109,7 +114,7 @@ static struct cs_message *make_config(const struct cs_agent_spec *spec, uint32_t
 	 * without a wait once the pool is up (getrandom(2)). */
 	if (getrandom(&fixed, sizeof(fixed), 0) != sizeof(fixed))
 		return cs_message_free(message);
-	fixed.clock_ns = htole64(spec->events->clock ? spec->events->clock(spec->arg) : 0);
+	fixed.clock_ns = clock_now(spec);
 	clock_gettime(CLOCK_REALTIME, &now);
 	fixed.realtime_ns =
 		htole64((uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec);
@@ -131,6 +136,18 @@ static struct cs_message *make(enum cs_wire_type type, const void *payload, size
 	if (message && bytes)
 		cs_message_bytes(message, payload, bytes);
 	return message;
+}
+
+/* FREEZE as of now. */
+static struct cs_message *make_freeze(const struct cs_agent *agent)
+{
+	const struct cs_wire_freeze freeze = {
+		.flags = htole32(agent->freeze_flags),
+		.clock_ns = clock_now(&agent->spec),
+	};
+
+	return make(CS_WIRE_FREEZE, &freeze,
+		    agent->version < 5 ? CS_WIRE_FREEZE_2 : sizeof(freeze));
 }
 
 static bool put_out(struct cs_agent *agent, struct cs_message *message)
@@ -161,8 +178,7 @@ static bool put_owed(struct cs_agent *agent)
 	}
 	if (agent->freeze_owed) {
 		agent->freeze_owed = false;
-		return put_out(agent, make(CS_WIRE_FREEZE, &agent->freeze_flags,
-					   sizeof(agent->freeze_flags)));
+		return put_out(agent, make_freeze(agent));
 	}
 	if (agent->ping_owed) {
 		agent->ping_owed = false;
@@ -499,7 +515,7 @@ int cs_agent_freeze(struct cs_agent *agent, uint32_t flags)
 
 	agent->freeze = FREEZE_ASKED;
 	agent->freeze_owed = true;
-	agent->freeze_flags = htole32(flags);
+	agent->freeze_flags = flags;
 	flush_now(agent);
 	return 0;
 }

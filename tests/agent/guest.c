@@ -305,12 +305,19 @@ void guest_end(struct guest *g)
 		fail_msg("the agent ended with wait status %#x", (unsigned)status);
 }
 
+void guest_send_freeze(struct guest *g, uint32_t flags, uint64_t clock_ns)
+{
+	const struct cs_wire_freeze freeze = { .flags = flags, .clock_ns = clock_ns };
+
+	peer_send(g->control, CS_WIRE_FREEZE, &freeze, sizeof(freeze));
+}
+
 void guest_freeze(struct guest *g, uint32_t flags)
 {
 	uint8_t payload[CS_WIRE_MAX + 1];
 	uint32_t error = ~0u;
 
-	peer_send(g->control, CS_WIRE_FREEZE, &flags, sizeof(flags));
+	guest_send_freeze(g, flags, 0);
 	peer_expect(g->control, CS_WIRE_FROZEN, payload);
 	memcpy(&error, payload, sizeof(error));
 	assert_int_equal(error, 0);

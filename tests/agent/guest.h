@@ -36,6 +36,9 @@ void guest_end(struct guest *g);
 
 void guest_send_config(struct guest *g, const struct guest_config *config);
 void guest_send_config_slowly(struct guest *g, const struct guest_config *config);
+/* FREEZE of a machine whose clock is (clock_ns), 0: that has none. */
+void guest_send_freeze(struct guest *g, uint32_t flags, uint64_t clock_ns);
+
 /* FREEZE, and FROZEN without an error. */
 void guest_freeze(struct guest *g, uint32_t flags);
 void guest_thaw(struct guest *g);

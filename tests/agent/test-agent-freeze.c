@@ -30,11 +30,6 @@ static struct guest *boot(void **state, const char *script)
 	return *state;
 }
 
-static void put(struct guest *g, enum cs_wire_type type, uint32_t value)
-{
-	peer_send(g->control, type, &value, type == CS_WIRE_THAW ? 0 : sizeof(value));
-}
-
 static void expect_u32(struct guest *g, enum cs_wire_type type, uint32_t value)
 {
 	uint8_t payload[CS_WIRE_MAX + 1];
@@ -84,11 +79,11 @@ static void test_flags(void **state)
 	free(text);
 	guest_thaw(g);
 
-	put(g, CS_WIRE_FREEZE, 64);
+	guest_send_freeze(g, 64, 0);
 	expect_u32(g, CS_WIRE_FROZEN, EINVAL);
 	guest_freeze(g, 0);
 	/* A monitor that has lost count: not frozen any more, and it is told so. */
-	put(g, CS_WIRE_FREEZE, 0);
+	guest_send_freeze(g, 0, 0);
 	expect_u32(g, CS_WIRE_FROZEN, EINVAL);
 	free(guest_run(g, "true"));
 	guest_end(g);
@@ -211,8 +206,8 @@ static void test_thaw_at_once(void **state)
 	uint8_t payload[CS_WIRE_MAX + 1];
 
 	guest_thaw(g);
-	put(g, CS_WIRE_FREEZE, 0);
-	put(g, CS_WIRE_THAW, 0);
+	guest_send_freeze(g, 0, 0);
+	guest_thaw(g);
 	peer_expect(g->control, CS_WIRE_FROZEN, payload);
 	guest_assert_changes(g, "/run/count");
 	guest_freeze(g, 0);

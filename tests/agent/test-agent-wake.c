@@ -175,17 +175,20 @@ static uint64_t raw_clock(void)
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-/* A CONFIG that has waited for five seconds says what the time was then. One of a clock that cannot
- * be compared counts as of now. */
+/* The first CONFIG took 20 seconds, the FREEZE came at once: so that is how late the next is, which
+ * has waited for 5. One of a clock that cannot be compared counts as of now. */
 static void test_late_config(void **state)
 {
 	static const uint64_t second_ns = 1000000000;
-	const struct guest_config first = { .hostname = "first", .clock_ns = raw_clock() };
+	const struct guest_config first = { .hostname = "first",
+					    .clock_ns = raw_clock() - 20 * second_ns };
 	struct guest_config late = { .hostname = "late", .realtime_ns = 2000 * second_ns };
 	struct guest *g = boot(state, &first, NULL);
+	uint8_t payload[CS_WIRE_MAX + 1];
 
+	guest_send_freeze(g, 0, raw_clock());
+	assert_int_equal(peer_expect(g->control, CS_WIRE_FROZEN, payload), 4);
 	late.clock_ns = raw_clock() - 5 * second_ns;
-	guest_freeze(g, 0);
 	guest_resume(g, &late);
 	assert_in_range(guest_clock(g), 2005 - 1, 2005 + PEER_PATIENCE_MS / 1000);
 
@@ -537,12 +540,11 @@ static void test_freeze_at_once(void **state)
 {
 	struct guest *g = boot_counting(state, NULL);
 	uint8_t payload[CS_WIRE_MAX + 1];
-	const uint32_t flags = 0;
 
 	guest_freeze(g, 0);
 	guest_cut(g);
 	guest_send_config(g, &second);
-	peer_send(g->control, CS_WIRE_FREEZE, &flags, sizeof(flags));
+	guest_send_freeze(g, 0, 0);
 	peer_expect(g->control, CS_WIRE_READY, payload);
 	assert_int_equal(peer_expect(g->control, CS_WIRE_FROZEN, payload), 4);
 	assert_memory_equal(payload, "\0\0\0\0", 4);

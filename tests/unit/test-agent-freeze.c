@@ -12,15 +12,18 @@ static void assert_frozen(struct world *w, unsigned times, int error)
 static void test_freeze(void **state)
 {
 	struct world *w = *state;
-	char payload[8];
+	const struct cs_wire_freeze wanted = { .flags = htole32(3),
+					       .clock_ns = htole64(on_clock(NULL)) };
+	char payload[sizeof(struct cs_wire_freeze)];
 	int fd = hello_ready(w);
 
 	for (unsigned i = 1; i < 4; i++) {
 		assert_int_equal(
 			cs_agent_freeze(w->agent, CS_WIRE_FREEZE_SYNC | CS_WIRE_FREEZE_DROP), 0);
 		assert_int_equal(cs_agent_freeze(w->agent, 0), -EBUSY);
-		assert_int_equal(get(fd, CS_WIRE_FREEZE, payload, sizeof(payload)), 4);
-		assert_memory_equal(payload, "\3\0\0\0", 4);
+		assert_int_equal(get(fd, CS_WIRE_FREEZE, payload, sizeof(payload)),
+				 sizeof(payload));
+		assert_memory_equal(payload, &wanted, sizeof(wanted));
 		assert_frozen(w, i - 1, 0);
 		put_u32(fd, CS_WIRE_FROZEN, 0);
 		assert_frozen(w, i, 0);
@@ -71,7 +74,7 @@ static void test_freeze_refused(void **state)
 static void test_freeze_fails(void **state)
 {
 	struct world *w = *state;
-	char payload[8];
+	char payload[sizeof(struct cs_wire_freeze)];
 	int fd = hello_ready(w);
 
 	assert_int_equal(cs_agent_freeze(w->agent, 0), 0);
@@ -92,7 +95,7 @@ static void test_freeze_fails(void **state)
 static void test_freeze_dropped(void **state)
 {
 	struct world *w = *state;
-	char payload[8];
+	char payload[sizeof(struct cs_wire_freeze)];
 	int fd = hello_ready(w);
 
 	assert_int_equal(cs_agent_freeze(w->agent, 0), 0);
@@ -114,7 +117,7 @@ static void test_freeze_dropped(void **state)
 static void test_freeze_then_stop(void **state)
 {
 	struct world *w = *state;
-	char payload[8];
+	char payload[sizeof(struct cs_wire_freeze)];
 	int fd = hello_ready(w);
 
 	assert_int_equal(cs_agent_freeze(w->agent, 0), 0);
@@ -135,7 +138,7 @@ static void test_freeze_then_stop(void **state)
 static void test_stop_crosses_frozen(void **state)
 {
 	struct world *w = *state;
-	char payload[8];
+	char payload[sizeof(struct cs_wire_freeze)];
 	int fd = hello_ready(w);
 
 	assert_int_equal(cs_agent_freeze(w->agent, 0), 0);
@@ -154,7 +157,7 @@ static void test_stop_crosses_frozen(void **state)
 static void test_wake(void **state)
 {
 	struct world *w = *state;
-	char payload[8];
+	char payload[sizeof(struct cs_wire_freeze)];
 	int fd = hello_ready(w);
 
 	assert_int_equal(cs_agent_freeze(w->agent, 0), 0);
@@ -216,7 +219,7 @@ static void test_resume(void **state)
 	close(fd);
 }
 
-/* An agent of version 1 gets the CONFIG that it knows. */
+/* An agent of version 1 gets the CONFIG that it knows; one of version 4 the FREEZE. */
 static void test_older(void **state)
 {
 	struct world *w = *state;
@@ -228,6 +231,15 @@ static void test_older(void **state)
 	settle(w->loop);
 	assert_int_equal(get(fd, CS_WIRE_CONFIG, payload, sizeof(payload)), 48 + sizeof(strings));
 	assert_memory_equal(payload + 48, strings, sizeof(strings));
+	close(fd);
+	settle(w->loop);
+
+	fd = hello_version(w, 4);
+	put(fd, CS_WIRE_READY, NULL, 0);
+	settle(w->loop);
+	assert_int_equal(cs_agent_freeze(w->agent, 1), 0);
+	assert_int_equal(get(fd, CS_WIRE_FREEZE, payload, sizeof(payload)), 4);
+	assert_memory_equal(payload, "\1\0\0\0", 4);
 	close(fd);
 }
 

@@ -163,6 +163,7 @@ struct cs_agent {
 	/* The least by which our clock (CLOCK_MONOTONIC_RAW) was ahead of clock_ns when a CONFIG
 	 * came: what it is ahead more than that, this CONFIG is late. */
 	int64_t clock_least, clock_asked; /* (asked): when HELLO was sent; 0: CONFIG came unasked */
+	int64_t clock_guess; /* by so much (least) may be too low: half of HELLO's way and back */
 	bool clock_known;
 
 	struct cs_conn *conns, *dead; /* serving; closed in this round of the loop */
@@ -222,6 +223,9 @@ void cs_identity_seed(struct cs_agent *a);             /* of CONFIG, which forge
 void cs_identity_asks(struct cs_agent *a);             /* HELLO is about to be sent */
 /* A CONFIG has come: how late is it, compared with those that came before? */
 void cs_identity_heard(struct cs_agent *a, uint64_t clock_ns);
+/* The same of a FREEZE, which comes to a machine that is up and about to be saved: its clones have
+ * nothing but what it knows by then. */
+void cs_identity_heard_idle(struct cs_agent *a, uint64_t clock_ns);
 void cs_identity_clock(struct cs_agent *a); /* set the clock as the last CONFIG says */
 /* A random UUID's bytes from random ones; as 32 digits, or with (dashes) as 36; and a new line. */
 size_t cs_identity_uuid(uint8_t raw[16], bool dashes, char text[38]);

@@ -223,7 +223,11 @@ static void on_stop(struct cs_agent *a, struct cs_reader *r)
 
 static void on_freeze(struct cs_agent *a, struct cs_reader *r)
 {
-	cs_freezer_begin(a, cs_reader_u32(r));
+	struct cs_wire_freeze freeze;
+
+	memcpy(&freeze, r->at, sizeof(freeze));
+	cs_identity_heard_idle(a, le64toh(freeze.clock_ns));
+	cs_freezer_begin(a, le32toh(freeze.flags));
 }
 
 static void on_thaw(struct cs_agent *a, struct cs_reader *r)
@@ -256,7 +260,7 @@ static const struct {
 	void (*handle)(struct cs_agent *a, struct cs_reader *r);
 } messages[] = {
 	{ CS_WIRE_STOP, 8, 8, on_stop },
-	{ CS_WIRE_FREEZE, 4, 4, on_freeze },
+	{ CS_WIRE_FREEZE, sizeof(struct cs_wire_freeze), sizeof(struct cs_wire_freeze), on_freeze },
 	{ CS_WIRE_THAW, 0, 0, on_thaw },
 	{ CS_WIRE_CONFIG, sizeof(struct cs_wire_config), CS_WIRE_MAX, on_config },
 	{ CS_WIRE_PING, 0, 64, on_ping },

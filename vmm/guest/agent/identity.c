@@ -35,17 +35,29 @@ void cs_identity_asks(struct cs_agent *a)
 void cs_identity_heard(struct cs_agent *a, uint64_t clock_ns)
 {
 	const int64_t now = raw_clock();
-	int64_t ahead = now - (int64_t)clock_ns;
+	/* An answer was written between the question and now; half way is the best first guess. */
+	const int64_t guess = a->clock_asked && !a->clock_known ? (now - a->clock_asked) / 2 : 0;
+	const int64_t ahead = now - (int64_t)clock_ns - guess;
 
 	if (!clock_ns)
 		return;
-	/* An answer was written between the question and now; half way is the best first guess. */
-	if (a->clock_asked && !a->clock_known)
-		ahead -= (now - a->clock_asked) / 2;
 	a->clock_asked = 0;
-	if (!a->clock_known || ahead < a->clock_least || ahead - a->clock_least > LATE_MOST)
+	if (!a->clock_known || ahead < a->clock_least || ahead - a->clock_least > LATE_MOST) {
 		a->clock_least = ahead;
+		a->clock_guess = guess;
+	}
 	a->clock_known = true;
+}
+
+void cs_identity_heard_idle(struct cs_agent *a, uint64_t clock_ns)
+{
+	if (!clock_ns)
+		return;
+	/* Not later than that half way of a boot, as a rule, which on a busy host is long. */
+	if (a->clock_known)
+		a->clock_least += a->clock_guess;
+	a->clock_guess = 0;
+	cs_identity_heard(a, clock_ns);
 }
 
 void cs_identity_clock(struct cs_agent *a)

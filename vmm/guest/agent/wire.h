@@ -29,7 +29,7 @@
 
 #include <stdint.h>
 
-#define CS_WIRE_VERSION      4u
+#define CS_WIRE_VERSION      5u
 #define CS_WIRE_OLDEST       1u /* what the host still serves: without FREEZE */
 #define CS_WIRE_OLDEST_SAVED 2u /* what can wake up from a saved state */
 #define CS_WIRE_CONTROL_PORT 1u
@@ -55,7 +55,7 @@ enum cs_wire_type {
 	CS_WIRE_TROUBLE =
 		7, /* guest: string; something the user should read ("disk: cannot mount ...") */
 
-	CS_WIRE_FREEZE = 8, /* host: u32 enum cs_wire_freeze_flag; after READY. Since version 2 */
+	CS_WIRE_FREEZE = 8, /* host: struct cs_wire_freeze; after READY. Since version 2 */
 	CS_WIRE_FROZEN =
 		9, /* guest: u32 errno; 0: no process runs but the agent; else all run again */
 	CS_WIRE_THAW = 10, /* host: nothing. Harmless when nothing is frozen */
@@ -116,6 +116,13 @@ struct cs_wire_config {
 };
 #define CS_WIRE_CONFIG_1 48u /* bytes of it in version 1 */
 #define CS_WIRE_CONFIG_2 80u /* in versions 2 and 3 */
+
+struct cs_wire_freeze {
+	uint32_t flags; /* enum cs_wire_freeze_flag */
+	uint32_t reserved;
+	uint64_t clock_ns; /* since version 5: as in CONFIG, when this was sent */
+};
+#define CS_WIRE_FREEZE_2 4u /* bytes of it in versions 2 to 4 */
 
 struct cs_wire_size {
 	uint16_t rows, columns;
