@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Again and again: a busy guest is saved while it goes on, a clone goes on from that, runs something and
-# stops; the next is saved of a clone every third time. ROUNDS (1) says how often.
+# stops; the next is saved of a clone every third time. ROUNDS (10) says how often.
 # shellcheck source=tests/guest/lib.sh
 . "$(dirname "$0")/lib.sh"
-rounds=${ROUNDS:-1}
+rounds=${ROUNDS:-10}
 
 # A pattern in memory that each picture must hold as a whole: all lines of a file say the same number;
 # which is replaced by rename. It goes on being busy while it is looked at, so each file is read once.
