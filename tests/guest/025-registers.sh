@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # More processes than CPUs, each with patterns in all the vector registers it is told it has: the guest's
-# kernel keeps them for each, and so does a save. On a KVM that runs processes natively and emulates the
-# kernel they see the host's CPUID, with registers that such a kernel does not keep.
+# kernel keeps them for each, also while handlers of signals run, and so does a save. On a KVM that runs
+# processes natively and emulates the kernel they see the host's CPUID, with registers that such a kernel
+# does not keep.
 # shellcheck source=tests/guest/lib.sh
 . "$(dirname "$0")/lib.sh"
 registers=${REGISTERS:-$(dirname "$program")/tests/guest/registers}
